@@ -1,0 +1,55 @@
+// Context: how many threads the operations of the calling thread use, and what they counted.
+//
+// Operations take the context of the thread that calls them: a ContextScope makes one current, as a CUDA stream is
+// made current. Without a scope there is a default one with default_threads(). A context is used by one thread at a
+// time; models are immutable and may be run from several threads, each under its own context.
+#pragma once
+
+#include <cstdint>
+
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/tensor.h>
+
+namespace vitrine {
+
+// Processors that this process may use: affinity mask, halved where two are one core, capped by the cgroup's quota.
+VITRINE_API int default_threads();
+
+struct ContextOptions {
+  int threads = 0;  // 0: default_threads()
+  Device device;
+};
+
+class VITRINE_API Context {
+ public:
+  explicit Context(ContextOptions options = {});
+
+  int threads() const { return threads_; }
+  Device device() const { return device_; }
+
+  // Multiply-adds of the matrix products and convolutions done since reset_macs().
+  std::int64_t macs() const { return macs_; }
+  void add_macs(std::int64_t n) { macs_ += n; }
+  void reset_macs() { macs_ = 0; }
+
+  static Context& current();
+
+ private:
+  int threads_;
+  Device device_;
+  std::int64_t macs_ = 0;
+};
+
+class VITRINE_API ContextScope {
+ public:
+  explicit ContextScope(Context& context);
+  ~ContextScope();
+  ContextScope(const ContextScope&) = delete;
+  ContextScope& operator=(const ContextScope&) = delete;
+
+ private:
+  Context* previous_;
+  int previous_omp_threads_;
+};
+
+}  // namespace vitrine

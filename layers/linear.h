@@ -1,0 +1,47 @@
+// Linear: y = x W^T + b with a fused epilogue. Weights are packed once for the device; primitives are kept by shape.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/ops.h>
+#include <vitrine/layers/tensor.h>
+#include <vitrine/layers/weights.h>
+
+namespace vitrine {
+
+struct LinearOptions {
+  bool bias = true;
+  // Per-channel scale of the output (layer scale), f32 [out]: folded into weight and bias when packing.
+  Tensor scale;
+};
+
+struct Epilogue {
+  Activation activation = Activation::none;
+  // Added after everything else, same shape as the output. Move the last reference in (`std::move(x)`) and the sum is
+  // made in its memory: x = proj(y, {.residual = std::move(x)}).
+  Tensor residual;
+};
+
+class VITRINE_API Linear {
+ public:
+  Linear() = default;  // empty; calling it is an error
+  // Reads w.weight [out, in] (or any shape with that many elements, e.g. a 1x1 convolution) and w.bias [out].
+  Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options = {});
+  // From tensors at hand: weight f32 [out, in], bias f32 [out] or undefined; computes in `dtype`.
+  Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device = {});
+
+  bool defined() const { return impl_ != nullptr; }
+  std::int64_t in_features() const;
+  std::int64_t out_features() const;
+  // x [..., in], rows contiguous, leading axes mergeable -> [..., out] in x's dtype. Thread-safe.
+  Tensor operator()(const Tensor& x, Epilogue epilogue = {}) const;
+
+  struct Impl;
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+}  // namespace vitrine

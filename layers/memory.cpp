@@ -1,0 +1,111 @@
+#include <vitrine/layers/memory.h>
+
+#include <atomic>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/layers/error.h>
+
+namespace vitrine {
+
+namespace {
+
+// Sizes are rounded to an eighth of their power of two, so that tensors of nearly the same size share blocks and at
+// most an eighth is wasted.
+std::size_t size_class(std::size_t bytes) {
+  if (bytes <= 256) return 256;
+  const std::size_t step = std::bit_floor(bytes - 1) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+class Pool {
+ public:
+  void* take(std::size_t bytes) {
+    void* block = nullptr;
+    {
+      std::lock_guard lock(mutex_);
+      auto found = free_.find(bytes);
+      if (found != free_.end() && !found->second.empty()) {
+        block = found->second.back();
+        found->second.pop_back();
+        cached_ -= static_cast<std::int64_t>(bytes);
+      }
+    }
+    if (!block) block = std::aligned_alloc(64, bytes);
+    if (!block) {
+      trim();
+      block = std::aligned_alloc(64, bytes);
+    }
+    if (!block) throw Error(fmt::format("out of memory: {} bytes asked for, {} in use", bytes, in_use_.load()));
+    const std::int64_t now = in_use_.fetch_add(static_cast<std::int64_t>(bytes)) + static_cast<std::int64_t>(bytes);
+    std::int64_t peak = peak_.load();
+    while (now > peak && !peak_.compare_exchange_weak(peak, now)) {
+    }
+    return block;
+  }
+
+  void give(void* block, std::size_t bytes) noexcept {
+    in_use_ -= static_cast<std::int64_t>(bytes);
+#ifndef VITRINE_SANITIZE  // the sanitizer finds uses after free only in memory that is really freed
+    // Blocks of tens of megabytes are packed weights and the like: they rarely come back in the same size.
+    if (bytes <= kLargestKept) {
+      std::lock_guard lock(mutex_);
+      if (cached_ + static_cast<std::int64_t>(bytes) <= kMostKept) {
+        free_[bytes].push_back(block);
+        cached_ += static_cast<std::int64_t>(bytes);
+        return;
+      }
+    }
+#endif
+    std::free(block);
+  }
+
+  void trim() {
+    std::lock_guard lock(mutex_);
+    for (auto& [bytes, blocks] : free_)
+      for (void* block : blocks) std::free(block);
+    free_.clear();
+    cached_ = 0;
+  }
+
+  MemoryStats stats() {
+    std::lock_guard lock(mutex_);
+    return {in_use_, peak_, cached_};
+  }
+  void reset_peak() { peak_ = in_use_.load(); }
+
+ private:
+  static constexpr std::size_t kLargestKept = std::size_t{256} << 20;
+  static constexpr std::int64_t kMostKept = std::int64_t{1} << 30;
+
+  std::mutex mutex_;
+  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  std::int64_t cached_ = 0;
+  std::atomic<std::int64_t> in_use_{0}, peak_{0};
+};
+
+// Never destroyed: tensors with static lifetime may outlive it otherwise.
+Pool& pool() {
+  static Pool* const instance = new Pool;
+  return *instance;
+}
+
+}  // namespace
+
+MemoryStats memory_stats() { return pool().stats(); }
+void reset_peak_memory() { pool().reset_peak(); }
+void release_cached_memory() { pool().trim(); }
+
+std::shared_ptr<void> allocate(std::size_t bytes) {
+  if (bytes > (std::size_t{1} << 47)) throw Error(fmt::format("out of memory: {} bytes asked for", bytes));
+  const std::size_t rounded = size_class(bytes);
+  void* block = pool().take(rounded);
+  return {block, [rounded](void* b) { pool().give(b, rounded); }};
+}
+
+}  // namespace vitrine

@@ -1,0 +1,38 @@
+#include <vitrine/layers/modules.h>
+
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace vitrine {
+
+LayerNorm::LayerNorm(const Weights& w, std::int64_t dim, double eps)
+    : weight(w.get("weight", {dim})), bias(w.get("bias", {dim})), eps(eps) {}
+
+Mlp::Mlp(const Weights& w, std::int64_t dim, std::int64_t hidden, Activation activation, const LinearOptions& fc2_options)
+    : fc1(w / "fc1", dim, hidden), fc2(w / "fc2", hidden, dim, fc2_options), activation(activation) {}
+
+Tensor Mlp::operator()(const Tensor& x, Tensor residual) const {
+  return fc2(fc1(x, {.activation = activation, .residual = {}}),
+             {.activation = Activation::none, .residual = std::move(residual)});
+}
+
+PatchEmbed::PatchEmbed(const Weights& w, std::int64_t in, std::int64_t dim, std::int64_t patch_h, std::int64_t patch_w, bool bias)
+    : in_chans(in), patch_h(patch_h), patch_w(patch_w) {
+  // [dim, in, p_h, p_w] -> [dim, p_h, p_w, in], the order in which patchify lays a patch out
+  const int axes[] = {0, 2, 3, 1};
+  const Tensor weight = permute(w.get("weight", {dim, in, patch_h, patch_w}), axes).view({dim, patch_h * patch_w * in});
+  proj = Linear(weight, bias ? w.get("bias", {dim}) : Tensor(), w.dtype(), w.device());
+  w.release("weight");
+}
+
+Tensor PatchEmbed::operator()(const Tensor& images) const {  // [B, H, W, in]
+  if (images.rank() != 4 || images.size(3) != in_chans)
+    throw Error(fmt::format("patch_embed: images are {}, expected [B, H, W, {}]", images.shape().to_string(), in_chans));
+  const std::int64_t B = images.size(0), H = images.size(1), W = images.size(2);
+  if (H % patch_h != 0 || W % patch_w != 0)
+    throw Error(fmt::format("patch_embed: images of {}x{} are not a multiple of the patch {}x{}", H, W, patch_h, patch_w));
+  return proj(patchify(images, patch_h, patch_w)).view({B, H / patch_h, W / patch_w, -1});
+}
+
+}  // namespace vitrine

@@ -1,0 +1,81 @@
+// The op set: each operation declared once, implemented once a backend (layers/cpu). Dispatch is by the device of the
+// tensors. All take views with any leading strides and give contiguous results, unless said otherwise. Floating
+// tensors are f32, bf16 or f16; arithmetic and statistics are f32. Wrong shapes throw Error.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/tensor.h>
+
+namespace vitrine {
+
+// gelu: x Phi(x) by erf; gelu_tanh: its tanh form; quick_gelu: x sigmoid(1.702 x).
+enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh, hardswish };
+VITRINE_API Activation parse_activation(std::string_view name);  // timm's names; throws Error
+
+// --- elementwise -----------------------------------------------------------------------------------------------
+// b broadcasts to a: axes are aligned at the end, sizes of b are equal or 1. The result has a's shape and dtype.
+VITRINE_API Tensor add(const Tensor& a, const Tensor& b);
+VITRINE_API Tensor multiply(const Tensor& a, const Tensor& b);
+VITRINE_API void add_(Tensor& a, const Tensor& b);  // in place; a may be a view
+VITRINE_API void multiply_(Tensor& a, const Tensor& b);
+VITRINE_API Tensor affine(const Tensor& x, float scale, float shift);  // scale x + shift
+VITRINE_API Tensor activate(const Tensor& x, Activation activation);
+VITRINE_API void activate_(Tensor& x, Activation activation);
+// act(x[..., :C]) * x[..., C:], the gate of SwiGLU and GEGLU: [..., 2C] -> [..., C]
+VITRINE_API Tensor gated_activation(const Tensor& x, Activation activation);
+
+// --- data movement ---------------------------------------------------------------------------------------------
+VITRINE_API Tensor cast(const Tensor& x, DType dtype);   // converts; floating to integer truncates
+VITRINE_API void copy_(Tensor& to, const Tensor& from);  // same shape, any strides and dtypes
+VITRINE_API Tensor concat(std::span<const Tensor> parts, int axis);
+VITRINE_API Tensor permute(const Tensor& x, std::span<const int> axes);    // a contiguous copy with the axes reordered
+VITRINE_API Tensor gather_rows(const Tensor& table, const Tensor& index);  // table [R, C], index i64/i32 [...] -> [..., C]
+// The k largest values of the last axis and their indices (i64), in falling order; ties by the lower index.
+VITRINE_API std::pair<Tensor, Tensor> top_k(const Tensor& x, std::int64_t k);
+// [B, H, W, C] -> [B, (H / p_h) (W / p_w), p_h p_w C], a patch flattened row by row, channels innermost.
+VITRINE_API Tensor patchify(const Tensor& images, std::int64_t patch_h, std::int64_t patch_w);
+
+// --- normalization ---------------------------------------------------------------------------------------------
+// Over the last axis: (x - mean) / sqrt(var + eps) * weight + bias, statistics in f32. weight and bias f32 [C] or
+// undefined. `scale`, `shift` (adaLN), if defined, [B, C] with x [B, ..., C]: the result times (1 + scale) plus shift.
+VITRINE_API Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, const Tensor& scale = {},
+                              const Tensor& shift = {});
+VITRINE_API Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+// x [B, ..., C]: statistics of each image over C / groups channels and all positions.
+VITRINE_API Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps);
+VITRINE_API Tensor l2_normalize(const Tensor& x, double eps = 1e-12);  // x / max(|x|, eps) over the last axis
+VITRINE_API Tensor softmax(const Tensor& x);                           // over the last axis
+
+// --- pooling and resizing, channels-last -----------------------------------------------------------------------
+VITRINE_API Tensor mean(const Tensor& x, int first, int last);  // over axes first..last, which must not be the last axis
+struct Pool2d {
+  std::int64_t kernel_h = 2, kernel_w = 2, stride_h = 2, stride_w = 2, pad_h = 0, pad_w = 0;
+  bool count_include_pad = true;  // average pooling only
+  bool ceil_mode = false;
+};
+VITRINE_API Tensor avg_pool2d(const Tensor& x, const Pool2d& pool);  // [B, H, W, C]
+VITRINE_API Tensor max_pool2d(const Tensor& x, const Pool2d& pool);
+VITRINE_API Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width);
+// PyTorch's F.interpolate on [B, H, W, C]. bicubic is a = -0.75 (a = -0.5 with antialias, as in Pillow).
+enum class ResizeMode : std::uint8_t { nearest, bilinear, bicubic };
+struct Resize {
+  ResizeMode mode = ResizeMode::bilinear;
+  bool antialias = false;
+  bool align_corners = false;
+};
+VITRINE_API Tensor resize(const Tensor& x, std::int64_t height, std::int64_t width, const Resize& options = {});
+
+// --- rotary positions ------------------------------------------------------------------------------------------
+// x [B, N, heads, D] in place; sin, cos f32 [N, D]. x = x cos + rotate(x) sin with rotate either of neighboring pairs
+// (x0, x1) -> (-x1, x0), or of halves (a, b) -> (-b, a).
+enum class RotaryLayout : std::uint8_t { pairs, halves };
+VITRINE_API void rotary_(Tensor& x, const Tensor& sin, const Tensor& cos, RotaryLayout layout);
+
+}  // namespace vitrine

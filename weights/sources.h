@@ -1,0 +1,52 @@
+// The sources of parameters: safetensors files and sharded sets, synthetic values, tensors in memory, renamed views.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/weights.h>
+
+namespace vitrine {
+
+// A .safetensors file, mapped into memory, or a model.safetensors.index.json with its shards. Every field of the
+// header is checked against the file's size; what is wrong throws Error: `PATH: not a safetensors file: ...`.
+VITRINE_API std::shared_ptr<const WeightSource> open_safetensors(const std::string& path);
+
+// Whatever `path` is: .safetensors, an index.json, or a folder that holds one of these.
+VITRINE_API std::shared_ptr<const WeightSource> open_weights(const std::string& path);
+
+// Values that follow from names, bit for bit as the references' synthetic.py: for reference cases and benchmarks.
+// `gain` scales multi-dimensional weights. Open: it has every name with every shape. With `entries` it has just those,
+// and a model that asks for others fails its check.
+VITRINE_API std::shared_ptr<const WeightSource> synthetic_weights(double gain = 1.0);
+VITRINE_API std::shared_ptr<const WeightSource> synthetic_weights(std::vector<std::pair<std::string, Shape>> entries,
+                                                                  double gain = 1.0);
+VITRINE_API Tensor synthetic_parameter(std::string_view name, const Shape& shape, double gain = 1.0);  // f32
+VITRINE_API Tensor synthetic_tensor(std::string_view name, const Shape& shape);                        // f32, in [-1, 1)
+// Sum modulo 2^64 of the f32 bit patterns of all entries of a source.
+VITRINE_API std::uint64_t checksum(const WeightSource& source);
+
+VITRINE_API std::shared_ptr<const WeightSource> memory_weights(std::map<std::string, Tensor> tensors, std::string description,
+                                                               std::map<std::string, std::string> metadata = {});
+
+// A publisher's names turned into ours, as data: rules are tried in order on each name of the file, the first regular
+// expression (ECMAScript) that matches the whole name gives the new name; "" drops the tensor (it counts as used).
+struct NameRule {
+  std::string_view pattern, replacement;
+};
+VITRINE_API std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> source,
+                                                        std::span<const NameRule> rules);
+
+// Writes through a temporary file that is renamed at the end; throws Error (disk full, ...) and leaves nothing behind.
+VITRINE_API void save_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
+                                  const std::map<std::string, std::string>& metadata = {});
+VITRINE_API void save_npy(const std::string& path, const Tensor& tensor);  // f32, f16, integers; bf16 as f32
+
+}  // namespace vitrine
