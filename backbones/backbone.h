@@ -61,6 +61,14 @@ struct ModelInfo {
   std::vector<std::string> classes;  // class names where the weights carry them
 };
 
+class Backbone;
+
+// `name` may carry arguments: "vit_small_patch16_224[img_size=[192, 256],num_classes=10]"; those in `arguments` win.
+// All parameters are read and packed before it returns; missing, unexpected and wrongly shaped ones are reported in
+// one Error, unknown names and arguments with the nearest known ones. Without num_classes a checkpoint's head says it.
+VITRINE_API std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights,
+                                                   const Arguments& arguments = {});
+
 class VITRINE_API Backbone {
  public:
   virtual ~Backbone();
@@ -77,15 +85,11 @@ class VITRINE_API Backbone {
   DType dtype() const { return dtype_; }
 
  protected:
-  ModelInfo info_;
+  ModelInfo info_;  // a family fills in num_classes and num_features, the registry the rest
   DType dtype_ = DType::f32;
-};
 
-// `name` may carry arguments: "vit_small_patch16_224[img_size=[192, 256],num_classes=10]"; those in `arguments` win.
-// All parameters are read and packed before it returns; missing, unexpected and wrongly shaped ones are reported in
-// one Error, unknown names and arguments with the nearest known ones.
-VITRINE_API std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights,
-                                                   const Arguments& arguments = {});
+  friend std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights, const Arguments& arguments);
+};
 
 struct ModelEntry {
   std::string name, family;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include <vitrine/backbones/arguments.h>
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/weights/sources.h>
 
@@ -24,8 +25,14 @@ struct Family {
   std::string_view name;
   std::string_view source;
   std::span<const Variant> variants;
-  // `name` and merged `arguments` (variant's, then the user's). Throws Error for an unknown argument.
+  // `arguments` are merged: the variant's, then the user's. The registry has added num_classes where the user gave none
+  // and the weights have a head; afterwards it calls weights.check() and fills in everything of ModelInfo but
+  // num_classes and num_features. Throws Error for an unknown argument.
   std::unique_ptr<Backbone> (*build)(const Variant& variant, const Weights& weights, const Arguments& arguments);
+  // The publisher's class names ("NAT"), for building by arguments alone; not listed.
+  std::span<const Variant> constructors = {};
+  std::string_view preprocess = "{}";  // the family's defaults, over those of PreprocessConfig
+  std::string_view head = "head";      // path of the last linear layer, whose rows are the classes
 };
 
 // The families, in the order of listing.

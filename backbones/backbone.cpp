@@ -1,0 +1,7 @@
+#include <vitrine/backbones/backbone.h>
+
+namespace vitrine {
+
+Backbone::~Backbone() = default;
+
+}  // namespace vitrine

@@ -1,0 +1,133 @@
+// Models by name. A new family: add its `const Family` to the table in families(); all else follows from its tables.
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <vitrine/backbones/family.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/names.h>
+
+namespace vitrine {
+namespace detail {
+
+std::span<const Family* const> families() { return {}; }
+
+}  // namespace detail
+
+namespace {
+
+using detail::Family;
+using detail::Variant;
+
+// * any text, ? any one character; case counts.
+bool matches(std::string_view pattern, std::string_view text) {
+  std::size_t p = 0, t = 0, star = std::string_view::npos, resume = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++, resume = t;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t])) {
+      ++p, ++t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1, t = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+// "NAME[key=value,...]" taken apart.
+struct Request {
+  std::string_view name;
+  Arguments arguments;
+};
+
+Request parse_request(std::string_view text) {
+  const auto open = text.find('[');
+  if (open == std::string_view::npos) return {text, {}};
+  if (text.back() != ']') throw Error(fmt::format("model '{}': expected NAME[key=value,...]", text));
+  return {text.substr(0, open),
+          detail::parse_arguments(text.substr(open + 1, text.size() - open - 2), fmt::format("model '{}'", text))};
+}
+
+struct Found {
+  const Family* family = nullptr;
+  const Variant* variant = nullptr;
+};
+
+Found find(std::string_view name) {
+  for (const Family* family : detail::families())
+    for (const auto rows : {family->variants, family->constructors})
+      for (const Variant& variant : rows)
+        if (variant.name == name) return {family, &variant};
+  return {};
+}
+
+Found find_or_throw(std::string_view name) {
+  const Found found = find(name);
+  if (found.family != nullptr) return found;
+  std::vector<std::string> names;
+  for (const auto& entry : list_models()) names.push_back(entry.name);
+  throw Error(fmt::format("unknown model '{}'{}; `vitrine models` lists all", name, detail::suggest_names(name, names, 5)));
+}
+
+PreprocessConfig preprocess_of(const Found& found, const Arguments& arguments) {
+  const std::string name(found.variant->name);
+  PreprocessConfig config = detail::parse_pretrained_config(found.family->preprocess, name);
+  config = detail::parse_pretrained_config(found.variant->preprocess, name, std::move(config));
+  // The names that all publishers use for the two that change the input.
+  std::array<std::int64_t, 2> img_size{config.height, config.width};
+  detail::ArgumentReader(name, arguments).get("img_size", img_size).get("in_chans", config.channels);
+  config.height = img_size[0], config.width = img_size[1];
+  return config;
+}
+
+Arguments merge(const Found& found, const Arguments& bracket, const Arguments& given) {
+  Arguments merged = detail::parse_json_arguments(found.variant->arguments, found.variant->name);
+  for (const Arguments* layer : {&bracket, &given})
+    for (const auto& [name, value] : *layer) merged[name] = value;
+  return merged;
+}
+
+}  // namespace
+
+std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights, const Arguments& arguments) {
+  const Request request = parse_request(name);
+  const Found found = find_or_throw(request.name);
+  Arguments merged = merge(found, request.arguments, arguments);
+  if (!request.arguments.contains("num_classes") && !arguments.contains("num_classes") && !weights.source().is_open()) {
+    // A fine-tuned checkpoint: as many classes as its head has rows.
+    const auto head = (weights / found.family->head).shape_of("weight");
+    if (head && head->rank() >= 1) merged["num_classes"] = std::to_string((*head)[0]);
+  }
+  auto model = found.family->build(*found.variant, weights, merged);
+  weights.check(name);
+  ModelInfo& info = model->info_;
+  info.name = name;
+  info.family = found.family->name;
+  info.source = found.family->source;
+  info.preprocess = preprocess_of(found, merged);
+  info.parameters = weights.parameters();
+  info.parameter_bytes = info.parameters * static_cast<std::int64_t>(size_of(weights.dtype()));
+  model->dtype_ = weights.dtype();
+  return model;
+}
+
+std::vector<ModelEntry> list_models(std::string_view pattern) {
+  std::vector<ModelEntry> entries;
+  for (const Family* family : detail::families())
+    for (const Variant& variant : family->variants)
+      if (matches(pattern, variant.name)) entries.push_back({std::string(variant.name), std::string(family->name)});
+  return entries;
+}
+
+bool is_model(std::string_view name) { return find(name.substr(0, name.find('['))).family != nullptr; }
+
+PreprocessConfig default_preprocess(std::string_view name) {
+  const Request request = parse_request(name);
+  const Found found = find_or_throw(request.name);
+  return preprocess_of(found, merge(found, request.arguments, {}));
+}
+
+}  // namespace vitrine
