@@ -1,0 +1,131 @@
+// The command `vitrine`: a thin layer over the library. Each command is a file in commands/; this one holds their table,
+// the common options, and turns errors into one line and an exit code.
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/names.h>
+#include <vitrine/pipelines/commands/command.h>
+
+namespace {
+
+using namespace vitrine::command;
+
+// In the order of the help.
+constexpr const Command* kCommands[] = {
+    &kInfoCommand,
+};
+
+const Command* find_command(std::string_view name) {
+  for (const Command* command : kCommands)
+    if (command->name == name) return command;
+  return nullptr;
+}
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  constexpr const char* kGroup = "Common options";
+  app.add_option("--device", options.device, "Where to compute (default cpu)")
+      ->option_text("cpu")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->group(kGroup);
+  app.add_option_function<std::string>(
+         "--dtype", [&options](const std::string& name) { options.dtype = vitrine::parse_dtype(name); },
+         "Type to compute in (default f32)")
+      ->option_text("f32|bf16|f16")
+      ->check(CLI::IsMember({"f32", "float32", "bf16", "bfloat16", "f16", "float16"}))
+      ->group(kGroup);
+  app.add_option("--threads", options.threads, "Threads; 0, the default: one a core that this process may use")
+      ->option_text("N")
+      ->check(CLI::Range(0, 4096))
+      ->group(kGroup);
+  app.add_flag("--quiet,-q", options.quiet, "No notes and no progress")->group(kGroup);
+  app.add_flag("--json", options.json, "Only JSON on standard output")->group(kGroup);
+}
+
+int usage_error(std::string_view command, std::string_view message) {
+  fmt::print(stderr, "vitrine{}{}: {}; see `vitrine {}{}--help`\n", command.empty() ? "" : " ", command, message, command,
+             command.empty() ? "" : " ");
+  return kUsage;
+}
+
+int run(int argc, char** argv) {
+  Console console;
+  CLI::App app("Vision backbones on real pictures: classify, segment, evaluate, and look inside.", "vitrine");
+  app.set_version_flag("--version", VITRINE_VERSION);
+  app.footer("`vitrine COMMAND --help` shows the options and examples of a command.");
+  app.require_subcommand(1);
+
+  // Only the command that was asked for gets its options: help of the whole program needs no more than names.
+  const std::string_view name = argc > 1 ? argv[1] : "";
+  std::function<int(Console&)> body;
+  for (const Command* command : kCommands) {
+    CLI::App* sub = app.add_subcommand(std::string(command->name), std::string(command->summary));
+    if (command->name != name) continue;
+    body = command->declare(*sub);
+    add_common_options(*sub, console.options());
+    sub->footer(fmt::format("Examples:\n{}", command->examples));
+  }
+  if (name.empty()) {
+    fmt::print(stderr, "{}", app.help());
+    return kUsage;
+  }
+  if (name.front() != '-' && !find_command(name)) {
+    std::vector<std::string> names;
+    for (const Command* command : kCommands) names.emplace_back(command->name);
+    return usage_error("", fmt::format("unknown command '{}'{}", name, vitrine::detail::suggest_names(name, names)));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::string help = find_command(name) ? app.get_subcommand(std::string(name))->help("vitrine") : app.help();
+    console.print(help.substr(0, help.find_last_not_of('\n') + 1));
+    console.flush();
+    return kSuccess;
+  } catch (const CLI::CallForVersion& version) {
+    console.print(version.what());
+    console.flush();
+    return kSuccess;
+  } catch (const CLI::ParseError& error) {
+    return usage_error(find_command(name) ? name : "", error.what());
+  }
+  if (console.options().device != "cpu")
+    throw vitrine::Error("--device cuda: this build has no CUDA; configure with VITRINE_CUDA=ON, or use --device cpu");
+
+  catch_interrupt();
+  vitrine::Context context({.threads = console.options().threads, .device = {}});
+  vitrine::ContextScope scope(context);
+  try {
+    const int code = body(console);
+    console.flush();
+    return code;
+  } catch (const UsageError& error) {
+    return usage_error(name, error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A reader that went away, and a file beyond the size limit, are failed writes with a message.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  int code = kFailure;
+  try {
+    code = run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "vitrine: not enough memory\n");
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "vitrine: {}\n", error.what());
+  }
+  return code;
+}
