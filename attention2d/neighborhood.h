@@ -41,10 +41,13 @@ struct NeighborhoodOptions {
 VITRINE_API Tensor neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v, const NeighborhoodOptions& options);
 
 // The 2-D layer of NAT and DiNAT: qkv, neighborhood attention with position bias, proj. x [B, H, W, C] -> [B, H, W, C].
+// A map smaller than kernel_size * dilation is padded to it with zeros at the bottom and right before qkv, and cropped
+// before proj, as NATTEN's module does.
 struct NeighborhoodAttentionConfig {
   std::int64_t dim = 0, num_heads = 1;
   std::array<std::int64_t, 2> kernel_size{7, 7}, dilation{1, 1};
   bool qkv_bias = true, rel_pos_bias = true;
+  std::optional<float> scale;  // default: head_dim ** -0.5
 };
 
 struct VITRINE_API NeighborhoodAttention {

@@ -35,6 +35,10 @@ struct Family {
   std::string_view head = "head";      // path of the last linear layer, whose rows are the classes
 };
 
+// Which of `count` intermediates IntermediatesOptions::indices ask for: all where empty, negative ones counted from the
+// end. Throws Error for one out of range.
+std::vector<bool> wanted_indices(std::span<const int> indices, int count, std::string_view model);
+
 // The families, in the order of listing.
 std::span<const Family* const> families();
 
