@@ -1,0 +1,162 @@
+#include <vitrine/layers/conv.h>
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/cpu/conv.h>
+#include <vitrine/layers/epilogue.h>
+
+namespace vitrine {
+
+namespace {
+
+// A layer that was built: weights packed, the geometry checked.
+struct BuiltConv {
+  cpu::ConvShape shape;
+  std::string where;  // the cursor's path, for messages
+  Linear pointwise;   // set where the convolution is one matrix product
+  std::unique_ptr<const cpu::PackedConv> packed;
+};
+
+const char* name_of_kind(bool transposed) { return transposed ? "conv_transpose2d" : "conv2d"; }
+
+// weight and bias of the convolution followed by the norm: both scaled by gamma / sqrt(var + eps), in copies.
+void fold_batch_norm(Tensor& weight, Tensor& bias, const Weights& bn, double eps, const cpu::ConvShape& shape) {
+  const std::int64_t out = shape.out;
+  const Tensor gamma = bn.get("weight", {out}), beta = bn.get("bias", {out});
+  const Tensor mean = bn.get("running_mean", {out}), var = bn.get("running_var", {out});
+  if (bn.has("num_batches_tracked")) bn.ignore("num_batches_tracked");
+  std::vector<float> scale(static_cast<std::size_t>(out));
+  Tensor b = Tensor::empty({out});
+  for (std::int64_t o = 0; o < out; ++o) {
+    const double s = gamma.data<float>()[o] / std::sqrt(static_cast<double>(var.data<float>()[o]) + eps);
+    const double before = bias.defined() ? bias.data<float>()[o] : 0.0f;
+    scale[static_cast<std::size_t>(o)] = static_cast<float>(s);
+    b.data<float>()[o] = static_cast<float>((before - mean.data<float>()[o]) * s + beta.data<float>()[o]);
+  }
+  bias = std::move(b);
+  // [out, ...], or transposed [groups, in / groups, out / groups, ...]
+  const std::int64_t groups = shape.options.groups, taps = shape.kernel_h * shape.kernel_w;
+  Tensor w = weight.clone();
+  float* p = w.data<float>();
+  const std::int64_t outer = shape.transposed ? shape.in : out, inner = shape.transposed ? out / groups : shape.in / groups;
+  for (std::int64_t i = 0; i < outer; ++i) {
+    for (std::int64_t j = 0; j < inner; ++j) {
+      const std::int64_t o = shape.transposed ? i / (shape.in / groups) * inner + j : i;
+      for (std::int64_t k = 0; k < taps; ++k) *p++ *= scale[static_cast<std::size_t>(o)];
+    }
+  }
+  weight = std::move(w);
+}
+
+BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
+                std::int64_t kernel_w, Conv2dOptions o, const Weights* bn) {
+  BuiltConv built;
+  built.where = w.path();
+  const auto fail = [&](const std::string& what) {
+    throw Error(fmt::format("{} {}: {}", name_of_kind(transposed), built.where, what));
+  };
+  if (w.device().type != DeviceType::cpu) fail("this build has no CUDA backend");
+  if (o.pad_end_h < 0) o.pad_end_h = o.pad_h;
+  if (o.pad_end_w < 0) o.pad_end_w = o.pad_w;
+  if (in < 1 || out < 1 || kernel_h < 1 || kernel_w < 1)
+    fail(fmt::format("{} to {} channels by a kernel of {}x{}", in, out, kernel_h, kernel_w));
+  if (o.groups < 1 || in % o.groups != 0 || out % o.groups != 0)
+    fail(fmt::format("{} groups do not divide {} to {} channels", o.groups, in, out));
+  if (o.stride_h < 1 || o.stride_w < 1 || o.dilation_h < 1 || o.dilation_w < 1 || o.pad_h < 0 || o.pad_w < 0)
+    fail("strides and dilations are at least 1, paddings at least 0");
+  if (!transposed && (o.output_pad_h != 0 || o.output_pad_w != 0)) fail("output_pad is for transposed convolutions");
+
+  built.shape = {transposed, in, out, kernel_h, kernel_w, o};
+  const Shape stored = transposed ? Shape{in, out / o.groups, kernel_h, kernel_w} : Shape{out, in / o.groups, kernel_h, kernel_w};
+  Tensor weight = w.get("weight", stored);
+  Tensor bias = o.bias ? w.get("bias", {out}).clone() : Tensor();
+  if (bn && o.bn_eps > 0) fold_batch_norm(weight, bias, *bn, o.bn_eps, built.shape);
+  const bool pointwise = !transposed && kernel_h == 1 && kernel_w == 1 && o.stride_h == 1 && o.stride_w == 1 && o.groups == 1 &&
+                         o.pad_h == 0 && o.pad_w == 0 && o.pad_end_h == 0 && o.pad_end_w == 0;
+  if (pointwise)
+    built.pointwise = Linear(weight.view({out, in}), bias, w.dtype(), w.device());
+  else
+    built.packed = cpu::pack_conv(built.shape, weight, bias, w.dtype());
+  w.release("weight");
+  return built;
+}
+
+std::int64_t out_size(const BuiltConv& conv, std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation,
+                      std::int64_t pads, std::int64_t output_pad) {
+  const std::int64_t reach = dilation * (kernel - 1);
+  const std::int64_t size =
+      conv.shape.transposed ? (in - 1) * stride - pads + reach + output_pad + 1 : (in + pads - reach - 1) / stride + 1;
+  if (in < 1 || size < 1 || (!conv.shape.transposed && in + pads <= reach))
+    throw Error(fmt::format("{} {}: a side of {} is too small for a kernel that reaches over {} with {} of padding",
+                            name_of_kind(conv.shape.transposed), conv.where, in, reach + 1, pads));
+  return size;
+}
+
+Tensor run(const BuiltConv& conv, const Tensor& input, Epilogue epilogue) {
+  const cpu::ConvShape& s = conv.shape;
+  const Conv2dOptions& o = s.options;
+  const char* kind = name_of_kind(s.transposed);
+  if (input.rank() != 4 || input.size(3) != s.in || !is_floating_point(input.dtype()))
+    throw Error(fmt::format("{} {}: x is {} {}, expected a floating [B, H, W, {}]", kind, conv.where, name_of(input.dtype()),
+                            input.shape().to_string(), s.in));
+  if (conv.pointwise.defined()) return conv.pointwise(input, std::move(epilogue));
+
+  const std::int64_t B = input.size(0), H = input.size(1), W = input.size(2);
+  const std::int64_t out_h = out_size(conv, H, s.kernel_h, o.stride_h, o.dilation_h, o.pad_h + o.pad_end_h, o.output_pad_h);
+  const std::int64_t out_w = out_size(conv, W, s.kernel_w, o.stride_w, o.dilation_w, o.pad_w + o.pad_end_w, o.output_pad_w);
+  const Shape shape{B, out_h, out_w, s.out};
+  Tensor residual = std::move(epilogue.residual);
+  if (residual.defined() && residual.shape() != shape)
+    throw Error(
+        fmt::format("{} {}: residual is {}, expected {}", kind, conv.where, residual.shape().to_string(), shape.to_string()));
+
+  const DType computed = conv.packed->dtype();
+  const Tensor x = input.to(computed).contiguous();
+  detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
+  Context& context = Context::current();
+  if (B > 0)
+    conv.packed->run({.x = x.raw(),
+                      .batch = B,
+                      .height = H,
+                      .width = W,
+                      .y = placed.y.raw(),
+                      .out_height = out_h,
+                      .out_width = out_w,
+                      .residual = placed.added,
+                      .activation = epilogue.activation,
+                      .threads = context.threads()});
+  const std::int64_t positions = s.transposed ? H * W : out_h * out_w;
+  context.add_macs(B * positions * s.out * (s.in / o.groups) * s.kernel_h * s.kernel_w);
+  return placed.y.to(input.dtype());
+}
+
+}  // namespace
+
+struct Conv2d::Impl : BuiltConv {};
+struct ConvTranspose2d::Impl : BuiltConv {};
+
+Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h, std::int64_t kernel_w,
+               const Conv2dOptions& options, const Weights* bn)
+    : impl_(std::make_shared<const Impl>(Impl{build(false, w, in, out, kernel_h, kernel_w, options, bn)})) {}
+
+Tensor Conv2d::operator()(const Tensor& x, Epilogue epilogue) const {
+  if (!impl_) throw Error("conv2d: an empty layer was called");
+  return run(*impl_, x, std::move(epilogue));
+}
+
+ConvTranspose2d::ConvTranspose2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
+                                 std::int64_t kernel_w, const Conv2dOptions& options, const Weights* bn)
+    : impl_(std::make_shared<const Impl>(Impl{build(true, w, in, out, kernel_h, kernel_w, options, bn)})) {}
+
+Tensor ConvTranspose2d::operator()(const Tensor& x, Activation activation) const {
+  if (!impl_) throw Error("conv_transpose2d: an empty layer was called");
+  return run(*impl_, x, {.activation = activation, .residual = {}});
+}
+
+}  // namespace vitrine

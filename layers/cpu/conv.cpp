@@ -1,0 +1,129 @@
+#include <vitrine/layers/cpu/conv.h>
+
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+#include <vitrine/layers/cpu/dnnl.h>
+#include <vitrine/layers/cpu/isa.h>
+
+namespace vitrine::cpu {
+
+namespace {
+
+using Tag = dnnl::memory::format_tag;
+using Dims = dnnl::memory::dims;
+
+// What the primitive depends on besides the layer.
+struct ConvKey {
+  std::int64_t batch, height, width, out_height, out_width;
+  Activation activation;
+  bool residual, in_place;
+  int threads;
+
+  friend bool operator==(const ConvKey&, const ConvKey&) = default;
+};
+
+struct Primitive {
+  dnnl::primitive primitive;
+  dnnl::memory::desc x, y, scratchpad;
+};
+
+// Both kinds differ only in the primitive's class and in the order of the weight's axes.
+template <typename Operation>
+class DnnlConv final : public PackedConv {
+ public:
+  DnnlConv(const ConvShape& shape, const Tensor& weight, const Tensor& bias, DType dtype)
+      : shape_(shape), dtype_(dtype), bias_(bias) {
+    const std::int64_t groups = shape_.options.groups;
+    Dims dims{shape_.out / groups, shape_.in / groups, shape_.kernel_h, shape_.kernel_w};
+    if (groups > 1) dims.insert(dims.begin(), groups);
+    const Tag stored = groups > 1 ? (shape_.transposed ? Tag::giohw : Tag::goihw) : (shape_.transposed ? Tag::iohw : Tag::oihw);
+    weight_desc_ = {dims, dnnl_type(dtype_), Tag::any};
+    // The layout is that of a middling map; every other size is made to take it.
+    const std::int64_t h = 56 + shape_.kernel_h * shape_.options.dilation_h, w = 56 + shape_.kernel_w * shape_.options.dilation_w;
+    const auto pd = descriptor({1, h, w, out_size(h, true), out_size(w, false), Activation::none, false, false, 1});
+    weight_ = reordered(weight.raw(), {dims, dnnl_type(DType::f32), stored}, pd.weights_desc());
+    weight_desc_ = weight_.desc();
+  }
+
+  DType dtype() const override { return dtype_; }
+
+  void run(const ConvCall& call) const override {
+    const DnnlThreads threads(call.threads);
+    const bool in_place = call.residual == call.y;
+    const ConvKey key{
+        call.batch, call.height, call.width, call.out_height, call.out_width, call.activation, call.residual != nullptr,
+        in_place,   call.threads};
+    const auto op = cache_.get(key, [&] {
+      const auto pd = descriptor(key);
+      return Primitive{Operation(pd), pd.src_desc(), pd.dst_desc(), pd.scratchpad_desc()};
+    });
+    const DnnlBuffer scratchpad(op->scratchpad);
+    std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, dnnl_memory(op->x, call.x)},
+                                                    {DNNL_ARG_WEIGHTS, weight_.memory()},
+                                                    {DNNL_ARG_DST, dnnl_memory(op->y, call.y)},
+                                                    {DNNL_ARG_SCRATCHPAD, scratchpad.memory()}};
+    if (bias_.defined()) arguments.emplace(DNNL_ARG_BIAS, dnnl_memory(bias_desc(), bias_.raw()));
+    if (call.residual && !in_place) {
+      const int index = call.activation == Activation::none ? 0 : 1;
+      arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(index) | DNNL_ARG_SRC_1, dnnl_memory(op->y, call.residual));
+    }
+    op->primitive.execute(dnnl_stream(), arguments);
+    dnnl_stream().wait();
+  }
+
+ private:
+  dnnl::memory::desc bias_desc() const { return dnnl_desc({shape_.out}, DType::f32, Tag::a); }
+
+  std::int64_t out_size(std::int64_t in, bool rows) const {
+    const Conv2dOptions& o = shape_.options;
+    const std::int64_t stride = rows ? o.stride_h : o.stride_w, dilation = rows ? o.dilation_h : o.dilation_w;
+    const std::int64_t pads = rows ? o.pad_h + o.pad_end_h : o.pad_w + o.pad_end_w;
+    const std::int64_t reach = dilation * ((rows ? shape_.kernel_h : shape_.kernel_w) - 1);
+    if (shape_.transposed) return (in - 1) * stride - pads + reach + (rows ? o.output_pad_h : o.output_pad_w) + 1;
+    return (in + pads - reach - 1) / stride + 1;
+  }
+
+  typename Operation::primitive_desc descriptor(const ConvKey& key) const {
+    const Conv2dOptions& o = shape_.options;
+    const auto x = dnnl_desc({key.batch, shape_.in, key.height, key.width}, dtype_, Tag::nhwc);
+    const auto y = dnnl_desc({key.batch, shape_.out, key.out_height, key.out_width}, dtype_, Tag::nhwc);
+    const Dims strides{o.stride_h, o.stride_w}, dilations{o.dilation_h - 1, o.dilation_w - 1}, pad_begin{o.pad_h, o.pad_w};
+    const Dims pad_end{o.pad_end_h - o.output_pad_h, o.pad_end_w - o.output_pad_w};
+    dnnl::post_ops ops;
+    append_activation(ops, key.activation);
+    if (key.residual && key.in_place) ops.append_sum(1.0f);
+    if (key.residual && !key.in_place) ops.append_binary(dnnl::algorithm::binary_add, y);
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(ops);
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    constexpr auto kInference = dnnl::prop_kind::forward_inference;
+    const auto algorithm = shape_.transposed ? dnnl::algorithm::deconvolution_direct : dnnl::algorithm::convolution_direct;
+    if (bias_.defined())
+      return {dnnl_engine(), kInference, algorithm, x,       weight_desc_, bias_desc(), y,
+              strides,       dilations,  pad_begin, pad_end, attributes};
+    return {dnnl_engine(), kInference, algorithm, x, weight_desc_, y, strides, dilations, pad_begin, pad_end, attributes};
+  }
+
+  ConvShape shape_;
+  DType dtype_;
+  Tensor bias_;
+  dnnl::memory::desc weight_desc_;
+  DnnlBuffer weight_;
+  mutable RecentCache<ConvKey, Primitive> cache_;
+};
+
+}  // namespace
+
+std::unique_ptr<const PackedConv> pack_conv(const ConvShape& shape, const Tensor& weight, const Tensor& bias, DType dtype) {
+  if (!dnnl_computes_in(dtype)) {
+    log_dispatch(fmt::format("convolution: {} is stored, the arithmetic is f32: {} has none in {}", name_of(dtype),
+                             name_of(isa()), name_of(dtype)));
+    dtype = DType::f32;
+  }
+  if (shape.transposed) return std::make_unique<DnnlConv<dnnl::deconvolution_forward>>(shape, weight, bias, dtype);
+  return std::make_unique<DnnlConv<dnnl::convolution_forward>>(shape, weight, bias, dtype);
+}
+
+}  // namespace vitrine::cpu

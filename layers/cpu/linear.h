@@ -1,0 +1,39 @@
+// The candidates for y = act(x W^T + b) + residual on the CPU. Each packs the weights its own way, once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include <vitrine/layers/dtype.h>
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/ops.h>
+#include <vitrine/layers/tensor.h>
+
+namespace vitrine::cpu {
+
+struct LinearCall {
+  const void* x = nullptr;  // [rows, in] in the packed type, rows `x_stride` elements apart
+  std::int64_t rows = 0, x_stride = 0;
+  void* y = nullptr;               // [rows, out], contiguous, same type
+  const void* residual = nullptr;  // [rows, out], contiguous, same type, may be y itself; null: none
+  Activation activation = Activation::none;
+  int threads = 1;
+};
+
+class PackedLinear {
+ public:
+  virtual ~PackedLinear() = default;
+  virtual std::string_view name() const = 0;
+  virtual DType dtype() const = 0;  // of x, y and residual: the wanted one, or f32 where there is no arithmetic in it
+  virtual void run(const LinearCall& call) const = 0;  // thread-safe
+};
+
+// weight f32 [out, in], bias f32 [out] or undefined. `candidate` names one of "tiled", "onednn"; empty: the best that can
+// run. Throws Error where the named one cannot, with its reason.
+VITRINE_API std::unique_ptr<const PackedLinear> pack_linear(const Tensor& weight, const Tensor& bias, DType dtype,
+                                                            std::string_view candidate = {});
+
+std::unique_ptr<const PackedLinear> pack_linear_dnnl(const Tensor& weight, const Tensor& bias, DType dtype);
+
+}  // namespace vitrine::cpu

@@ -1,0 +1,119 @@
+#include <vitrine/layers/linear.h>
+
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/cpu/linear.h>
+#include <vitrine/layers/epilogue.h>
+
+namespace vitrine {
+
+struct Linear::Impl {
+  std::int64_t in, out;
+  std::string where;  // the cursor's path, for messages
+  std::unique_ptr<const cpu::PackedLinear> packed;
+};
+
+namespace {
+
+std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device,
+                                                const std::string& where) {
+  if (device.type != DeviceType::cpu) throw Error(fmt::format("linear {}: this build has no CUDA backend", where));
+  if (weight.rank() != 2 || weight.dtype() != DType::f32)
+    throw Error(fmt::format("linear {}: weight is {} {}, expected f32 [out, in]", where, name_of(weight.dtype()),
+                            weight.shape().to_string()));
+  if (bias.defined() && (bias.shape() != Shape{weight.size(0)} || bias.dtype() != DType::f32))
+    throw Error(fmt::format("linear {}: bias is {} {}, expected f32 [{}]", where, name_of(bias.dtype()), bias.shape().to_string(),
+                            weight.size(0)));
+  auto impl = std::make_shared<Linear::Impl>();
+  impl->in = weight.size(1);
+  impl->out = weight.size(0);
+  impl->where = where;
+  impl->packed = cpu::pack_linear(weight.contiguous(), bias.defined() ? bias.contiguous() : bias, dtype);
+  return impl;
+}
+
+// weight[o, :] *= scale[o], bias[o] *= scale[o]; in copies.
+void fold_scale(Tensor& weight, Tensor& bias, const Tensor& scale) {
+  const std::int64_t out = weight.size(0), in = weight.size(1);
+  if (scale.shape() != Shape{out} || scale.dtype() != DType::f32)
+    throw Error(fmt::format("linear: scale is {} {}, expected f32 [{}]", name_of(scale.dtype()), scale.shape().to_string(), out));
+  const Tensor s = scale.contiguous();
+  const float* factor = s.data<float>();
+  Tensor w = Tensor::empty(weight.shape());
+  for (std::int64_t o = 0; o < out; ++o)
+    for (std::int64_t i = 0; i < in; ++i) w.data<float>()[o * in + i] = weight.data<float>()[o * in + i] * factor[o];
+  weight = std::move(w);
+  if (!bias.defined()) return;
+  Tensor b = Tensor::empty(bias.shape());
+  for (std::int64_t o = 0; o < out; ++o) b.data<float>()[o] = bias.data<float>()[o] * factor[o];
+  bias = std::move(b);
+}
+
+}  // namespace
+
+Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
+  // A checkpoint may hold the matrix as a 1x1 convolution or the like; any other number of elements is a problem to report.
+  Shape stored{out, in};
+  if (const auto found = w.shape_of("weight"); found && found->numel() == in * out) stored = *found;
+  Tensor weight = w.get("weight", stored).view({out, in});
+  Tensor bias = options.bias ? w.get("bias", {out}) : Tensor();
+  if (options.scale.defined()) fold_scale(weight, bias, options.scale);
+  if (bias.defined() && !options.scale.defined()) bias = bias.clone();  // what is mapped need not stay so for a few bytes
+  impl_ = make_linear(weight, bias, w.dtype(), w.device(), w.path());
+  w.release("weight");
+}
+
+Linear::Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device)
+    : impl_(make_linear(weight, bias, dtype, device, "")) {}
+
+std::int64_t Linear::in_features() const { return impl_ ? impl_->in : 0; }
+std::int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }
+
+Tensor Linear::operator()(const Tensor& input, Epilogue epilogue) const {
+  if (!impl_) throw Error("linear: an empty layer was called");
+  const Impl& impl = *impl_;
+  if (input.rank() == 0 || input.size(-1) != impl.in || !is_floating_point(input.dtype()))
+    throw Error(fmt::format("linear {}: x is {} {}, expected a floating [..., {}]", impl.where, name_of(input.dtype()),
+                            input.shape().to_string(), impl.in));
+  Shape shape = input.shape();
+  shape[shape.rank() - 1] = impl.out;
+  Tensor residual = std::move(epilogue.residual);
+  if (residual.defined() && residual.shape() != shape)
+    throw Error(
+        fmt::format("linear {}: residual is {}, expected {}", impl.where, residual.shape().to_string(), shape.to_string()));
+
+  const DType computed = impl.packed->dtype();
+  Tensor x = input.to(computed);
+  std::int64_t rows = 1;
+  for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.size(i);
+  // One stride between rows, or a copy.
+  std::int64_t stride = impl.in;
+  for (int i = x.rank() - 2, inner = -1; i >= 0; --i) {
+    if (x.size(i) == 1) continue;
+    if (inner < 0) stride = x.stride(i);
+    if (inner >= 0 && x.stride(i) != x.stride(inner) * x.size(inner)) {
+      x = x.clone();
+      stride = impl.in;
+      break;
+    }
+    inner = i;
+  }
+
+  detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
+  Context& context = Context::current();
+  if (rows > 0 && impl.out > 0)
+    impl.packed->run({.x = x.raw(),
+                      .rows = rows,
+                      .x_stride = stride,
+                      .y = placed.y.raw(),
+                      .residual = placed.added,
+                      .activation = epilogue.activation,
+                      .threads = context.threads()});
+  context.add_macs(rows * impl.in * impl.out);
+  return placed.y.to(input.dtype());
+}
+
+}  // namespace vitrine
