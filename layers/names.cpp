@@ -10,6 +10,8 @@
 namespace vitrine::detail {
 namespace {
 
+constexpr std::size_t kLongestCompared = 256;  // nobody mistypes more, and the cost is quadratic
+
 char lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
 
 // Levenshtein distance, in halves: 2 an insertion, deletion or substitution, 1 a change of case.
@@ -28,9 +30,28 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::string printable(std::string_view name, std::size_t longest) {
+  std::string out;
+  for (char c : name.substr(0, longest)) {
+    const auto u = static_cast<unsigned char>(c);
+    out += u < 0x20 || u == 0x7f ? '?' : c;
+  }
+  if (name.size() <= longest) return out;
+  while (!out.empty() && (name[out.size()] & 0xc0) == 0x80) out.pop_back();  // not in the middle of a UTF-8 sequence
+  return out + "...";
+}
+
+std::string list_names(std::span<const std::string> names, std::size_t most, std::size_t longest) {
+  std::string out;
+  for (std::size_t i = 0; i < std::min(names.size(), most); ++i) out += (i ? ", " : "") + printable(names[i], longest);
+  return names.size() <= most ? out : fmt::format("{} and {} more", out, names.size() - most);
+}
+
 std::vector<std::string> nearest_names(std::string_view name, std::span<const std::string> candidates, std::size_t count) {
   std::vector<std::pair<std::size_t, const std::string*>> found;
+  if (name.size() > kLongestCompared) return {};
   for (const std::string& candidate : candidates) {
+    if (candidate.size() > kLongestCompared) continue;
     const std::size_t distance = edit_distance(name, candidate);
     // Half of the longer name may differ, or all but a common beginning of a name that was cut short.
     const bool begins = name.size() >= 3 && candidate.starts_with(name);

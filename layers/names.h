@@ -1,4 +1,4 @@
-// Near names for messages: what a user who mistyped a name may have meant.
+// Names in messages: as they can be shown, in lists that stay short, and what a user who mistyped one may have meant.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,11 @@
 #include <vitrine/layers/export.h>
 
 namespace vitrine::detail {
+
+// `name` on one line and of bounded length: names from files may hold anything.
+VITRINE_API std::string printable(std::string_view name, std::size_t longest = 100);
+// "a, b, c" or, of more than `most`, "a, b and 7 more".
+VITRINE_API std::string list_names(std::span<const std::string> names, std::size_t most = 4, std::size_t longest = 100);
 
 // Up to `count` of `candidates` that are nearest to `name` by edit distance (case counts half), best first; those that
 // have little in common with it are left out.
