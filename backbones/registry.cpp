@@ -4,13 +4,17 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/family.h>
+#include <vitrine/backbones/nat.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 
 namespace vitrine {
 namespace detail {
 
-std::span<const Family* const> families() { return {}; }
+std::span<const Family* const> families() {
+  static constexpr const Family* kFamilies[] = {&kNatFamily, &kDinatSFamily, &kNatIsotropicFamily};
+  return kFamilies;
+}
 
 }  // namespace detail
 
