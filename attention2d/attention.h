@@ -19,11 +19,12 @@
 namespace vitrine {
 
 struct AttentionOptions {
-  std::optional<float> scale;  // default: D ** -0.5
-  bool is_causal = false;      // key j is seen by query i where j <= i
-  Tensor bias;                 // f32 [1 or B, 1 or Hq, Lq, Lk], added after scaling; undefined: none
-  Tensor mask;                 // boolean, same shapes; true: the key is seen
-  std::string_view impl;       // a candidate's name ("reference", "flash"); empty: the best that can run
+  std::optional<float> scale{};  // default: D ** -0.5
+  bool is_causal = false;        // key j is seen by query i where j <= i
+  Tensor bias{};                 // f32 [1 or B, 1 or Hq, Lq, Lk], added after scaling; undefined: none
+  Tensor mask{};                 // boolean, same shapes; true: the key is seen
+  // A candidate's name ("reference", "flash_avx2"; "flash": its best target); empty: the best that can run.
+  std::string_view impl{};
 };
 
 // q [B, Lq, Hq, D], k [B, Lk, Hk, D], v [B, Lk, Hk, Dv], Hq a multiple of Hk; views with any leading strides.

@@ -26,13 +26,13 @@ struct NeighborhoodOptions {
   std::array<std::int64_t, 3> dilation{1, 1, 1};
   std::array<std::int64_t, 3> stride{1, 1, 1};
   std::array<bool, 3> is_causal{false, false, false};
-  std::optional<float> scale;  // default: D ** -0.5
+  std::optional<float> scale{};  // default: D ** -0.5
   // Relative position bias f32 [Hq, 2 kh - 1, 2 kw - 1], 2-D, stride 1, not causal: added to the scaled logits at
   // ((yk - yq) / dilation + kh - 1, (xk - xq) / dilation + kw - 1).
-  Tensor rpb;
+  Tensor rpb{};
   // Tokens that every query sees besides its window, under the same softmax: [B, N, Hk, D] and [B, N, Hk, Dv].
-  Tensor additional_keys, additional_values;
-  std::string_view impl;  // a candidate's name; empty: the best that can run
+  Tensor additional_keys{}, additional_values{};
+  std::string_view impl{};  // a candidate's name; empty: the best that can run
 };
 
 // q [B, *S, Hq, D], k [B, *S, Hk, D], v [B, *S, Hk, Dv] with S = (L), (H, W) or (T, H, W); views with any leading

@@ -14,14 +14,14 @@ namespace vitrine {
 struct LinearOptions {
   bool bias = true;
   // Per-channel scale of the output (layer scale), f32 [out]: folded into weight and bias when packing.
-  Tensor scale;
+  Tensor scale{};
 };
 
 struct Epilogue {
   Activation activation = Activation::none;
   // Added after everything else, same shape as the output. Move the last reference in (`std::move(x)`) and the sum is
   // made in its memory: x = proj(y, {.residual = std::move(x)}).
-  Tensor residual;
+  Tensor residual{};
 };
 
 class VITRINE_API Linear {

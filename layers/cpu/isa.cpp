@@ -90,12 +90,16 @@ std::vector<Isa> available_isas() {
   return all;
 }
 
-void log_dispatch(const std::string& what) {
+bool dispatch_is_logged() {
   static const bool wanted = [] {
     const char* log = std::getenv("VITRINE_LOG");
     return log && std::string_view(log).find("dispatch") != std::string_view::npos;
   }();
-  if (!wanted) return;
+  return wanted;
+}
+
+void log_dispatch(const std::string& what) {
+  if (!dispatch_is_logged()) return;
   static std::mutex mutex;
   static std::set<std::string> said;
   std::lock_guard lock(mutex);

@@ -1,0 +1,120 @@
+#include <vitrine/attention2d/attention.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/candidates.h>
+#include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/cpu/parallel.h>
+
+namespace vitrine {
+
+namespace {
+
+struct Problem {
+  const Tensor &q, &k, &v;
+  const AttentionOptions& options;
+  float scale;
+  Tensor& out;
+
+  std::string describe() const {
+    return fmt::format("q {} k {} v {} {}{}{}{}", q.shape().to_string(), k.shape().to_string(), v.shape().to_string(),
+                       name_of(q.dtype()), options.bias.defined() ? " bias" : "", options.mask.defined() ? " mask" : "",
+                       options.is_causal ? " causal" : "");
+  }
+};
+
+void validate_logits_input(const Tensor& t, const char* name, DType dtype, const Tensor& q, const Tensor& k) {
+  if (!t.defined()) return;
+  const std::int64_t b = q.size(0), h = q.size(2), lq = q.size(1), lk = k.size(1);
+  if (t.dtype() != dtype) throw Error(fmt::format("attention: {} is {}, expected {}", name, name_of(t.dtype()), name_of(dtype)));
+  if (t.rank() != 4 || (t.size(0) != 1 && t.size(0) != b) || (t.size(1) != 1 && t.size(1) != h) || t.size(2) != lq ||
+      t.size(3) != lk)
+    throw Error(
+        fmt::format("attention: {} is {}, expected [1 or {}, 1 or {}, {}, {}]", name, t.shape().to_string(), b, h, lq, lk));
+}
+
+void validate(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
+    if (!t->defined() || t->rank() != 4)
+      throw Error(fmt::format("attention: {} is {}, expected [B, L, heads, head_dim]", name,
+                              t->defined() ? t->shape().to_string() : "undefined"));
+    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
+      throw Error(fmt::format("attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
+                              name_of(t->dtype()), name_of(q.dtype())));
+    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("attention: {} is not on the cpu", name));
+  }
+  if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != v.size(2) ||
+      k.size(3) != q.size(3))
+    throw Error(fmt::format("attention: q {}, k {}, v {} do not fit; expected [B, Lq, Hq, D], [B, Lk, Hk, D], [B, Lk, Hk, Dv]",
+                            q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
+  if (k.size(2) == 0 || q.size(2) % k.size(2) != 0)
+    throw Error(fmt::format("attention: {} query heads are not a multiple of {} key heads", q.size(2), k.size(2)));
+  if (q.size(3) == 0) throw Error("attention: head_dim is 0");
+  validate_logits_input(options.bias, "bias", DType::f32, q, k);
+  validate_logits_input(options.mask, "mask", DType::boolean, q, k);
+}
+
+// The definition, one query after another; what the kernels are compared with.
+void run_reference(const Problem& p) {
+  const std::int64_t heads = p.q.size(2), lq = p.q.size(1), lk = p.k.size(1), dim = p.q.size(3), value_dim = p.v.size(3);
+  const std::int64_t group = heads / p.k.size(2);
+  const Tensor &bias = p.options.bias, &mask = p.options.mask;
+  const auto row_of = [](const Tensor& t, std::int64_t b, std::int64_t h, std::int64_t i) {
+    return (t.size(0) == 1 ? 0 : b * t.stride(0)) + (t.size(1) == 1 ? 0 : h * t.stride(1)) + i * t.stride(2);
+  };
+  cpu::parallel_each(p.q.size(0) * heads, [&](std::int64_t item, int) {
+    const std::int64_t b = item / heads, h = item % heads;
+    const auto q = detail::read_head(p.q, b, h), k = detail::read_head(p.k, b, h / group),
+               v = detail::read_head(p.v, b, h / group);
+    std::vector<double> weights(static_cast<std::size_t>(lk));
+    std::vector<double> sums(static_cast<std::size_t>(value_dim));
+    std::vector<float> row(static_cast<std::size_t>(value_dim));
+    for (std::int64_t i = 0; i < lq; ++i) {
+      double largest = -std::numeric_limits<double>::infinity();
+      for (std::int64_t j = 0; j < lk; ++j) {
+        double logit = 0;
+        for (std::int64_t d = 0; d < dim; ++d) logit += static_cast<double>(q[i * dim + d]) * k[j * dim + d];
+        logit *= p.scale;
+        if (bias.defined()) logit += bias.data<float>()[row_of(bias, b, h, i) + j];
+        const bool seen = (!mask.defined() || mask.data<bool>()[row_of(mask, b, h, i) + j]) && (!p.options.is_causal || j <= i);
+        weights[j] = seen ? logit : -std::numeric_limits<double>::infinity();
+        largest = weights[j] > largest || std::isnan(weights[j]) ? weights[j] : largest;
+      }
+      double total = 0;
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (std::int64_t j = 0; j < lk; ++j) {
+        if (weights[j] == -std::numeric_limits<double>::infinity()) continue;
+        const double weight = std::exp(weights[j] - largest);
+        total += weight;
+        for (std::int64_t d = 0; d < value_dim; ++d) sums[d] += weight * v[j * value_dim + d];
+      }
+      for (std::int64_t d = 0; d < value_dim; ++d) row[d] = total == 0 ? 0.0f : static_cast<float>(sums[d] / total);
+      detail::write_row(p.out, ((b * lq + i) * heads + h) * value_dim, row);
+    }
+  });
+}
+
+constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+};
+
+}  // namespace
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+  validate(q, k, v, options);
+  Tensor out = Tensor::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.dtype(), q.device());
+  if (out.numel() == 0) return out;
+  const float scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))));
+  const Problem problem{q, k, v, options, scale, out};
+  detail::choose<Problem>("attention", kCandidates, problem, options.impl).run(problem);
+  return out;
+}
+
+}  // namespace vitrine

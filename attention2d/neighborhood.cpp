@@ -1,0 +1,220 @@
+#include <vitrine/attention2d/neighborhood.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <vitrine/attention2d/candidates.h>
+#include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/cpu/parallel.h>
+
+namespace vitrine {
+
+namespace {
+
+struct Problem {
+  const Tensor &q, &k, &v;
+  const NeighborhoodOptions& options;
+  float scale;
+  Tensor& out;
+
+  int axes() const { return q.rank() - 3; }
+  std::string describe() const {
+    const auto list = [&](const auto& values) {
+      return fmt::format("{}", fmt::join(values.begin(), values.begin() + axes(), "x"));
+    };
+    return fmt::format("q {} k {} v {} {} kernel {} dilation {} stride {} causal {}{}{}", q.shape().to_string(),
+                       k.shape().to_string(), v.shape().to_string(), name_of(q.dtype()), list(options.kernel_size),
+                       list(options.dilation), list(options.stride), list(options.is_causal), options.rpb.defined() ? " rpb" : "",
+                       options.additional_keys.defined() ? " additional tokens" : "");
+  }
+};
+
+void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
+  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
+    if (!t->defined() || t->rank() < 4 || t->rank() > 6)
+      throw Error(fmt::format("neighborhood_attention: {} is {}, expected [B, 1 to 3 axes, heads, head_dim]", name,
+                              t->defined() ? t->shape().to_string() : "undefined"));
+    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
+      throw Error(fmt::format("neighborhood_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
+                              name_of(t->dtype()), name_of(q.dtype())));
+    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("neighborhood_attention: {} is not on the cpu", name));
+  }
+  bool fit = k.rank() == q.rank() && v.rank() == q.rank() && k.size(-1) == q.size(-1) && k.size(-2) == v.size(-2);
+  for (int a = 0; fit && a < q.rank() - 2; ++a) fit = k.size(a) == q.size(a) && v.size(a) == q.size(a);
+  if (!fit)
+    throw Error(fmt::format(
+        "neighborhood_attention: q {}, k {}, v {} do not fit; expected [B, *S, Hq, D], [B, *S, Hk, D], [B, *S, Hk, Dv]",
+        q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
+  if (k.size(-2) == 0 || q.size(-2) % k.size(-2) != 0)
+    throw Error(fmt::format("neighborhood_attention: {} query heads are not a multiple of {} key heads", q.size(-2), k.size(-2)));
+  if (q.size(-1) == 0) throw Error("neighborhood_attention: head_dim is 0");
+}
+
+void validate_window(const Tensor& q, const NeighborhoodOptions& o) {
+  const int axes = q.rank() - 3;
+  for (int a = 0; a < axes; ++a) {
+    const std::int64_t size = q.size(a + 1);
+    if (o.kernel_size[a] < 1 || o.dilation[a] < 1 || o.kernel_size[a] > size / o.dilation[a])
+      throw Error(
+          fmt::format("neighborhood_attention: axis {} of size {} with kernel_size {} and dilation {}; expected kernel_size * "
+                      "dilation <= size",
+                      a, size, o.kernel_size[a], o.dilation[a]));
+    if (o.stride[a] < 1 || o.stride[a] > o.kernel_size[a])
+      throw Error(fmt::format("neighborhood_attention: axis {} has stride {}, expected 1 to its kernel_size {}", a, o.stride[a],
+                              o.kernel_size[a]));
+  }
+  if (!o.rpb.defined()) return;
+  for (int a = 0; a < axes; ++a)
+    if (axes != 2 || o.stride[a] != 1 || o.is_causal[a])
+      throw Error("neighborhood_attention: a position bias needs 2 axes, stride 1 and no causal axis");
+  const Shape expected{q.size(-2), 2 * o.kernel_size[0] - 1, 2 * o.kernel_size[1] - 1};
+  if (o.rpb.dtype() != DType::f32 || o.rpb.shape() != expected)
+    throw Error(fmt::format("neighborhood_attention: rpb is {} {}, expected f32 {}", name_of(o.rpb.dtype()),
+                            o.rpb.shape().to_string(), expected.to_string()));
+}
+
+void validate_additional(const Tensor& k, const Tensor& v, const NeighborhoodOptions& o) {
+  const Tensor &ak = o.additional_keys, &av = o.additional_values;
+  if (ak.defined() != av.defined())
+    throw Error("neighborhood_attention: additional_keys and additional_values go together, one is missing");
+  if (!ak.defined()) return;
+  const std::int64_t n = ak.rank() == 4 ? ak.size(1) : 0;
+  const Shape keys{k.size(0), n, k.size(-2), k.size(-1)}, values{k.size(0), n, k.size(-2), v.size(-1)};
+  if (ak.shape() != keys || av.shape() != values || ak.dtype() != k.dtype() || av.dtype() != k.dtype())
+    throw Error(fmt::format("neighborhood_attention: additional_keys {} {}, additional_values {} {}, expected {} {} and {}",
+                            name_of(ak.dtype()), ak.shape().to_string(), name_of(av.dtype()), av.shape().to_string(),
+                            name_of(k.dtype()), keys.to_string(), values.to_string()));
+}
+
+// Positions first, first + step, ... that a query sees on one axis.
+struct Window {
+  std::int64_t first, count, step;
+};
+
+Window window_of(std::int64_t position, std::int64_t length, std::int64_t kernel, std::int64_t dilation, std::int64_t stride,
+                 bool is_causal) {
+  const std::int64_t residue = position % dilation, i = position / dilation, n = (length - residue + dilation - 1) / dilation;
+  const std::int64_t leader = std::min(i / stride * stride + (is_causal ? stride - 1 : stride / 2), n - 1);
+  if (is_causal) {
+    const std::int64_t first = std::max<std::int64_t>(leader - kernel + 1, 0);
+    return {residue + first * dilation, i - first + 1, dilation};
+  }
+  const std::int64_t first = std::clamp<std::int64_t>(leader - kernel / 2, 0, n - kernel);
+  return {residue + first * dilation, kernel, dilation};
+}
+
+// The definition, one query after another; what the kernels are compared with. One and two axes are three with leading
+// axes of size 1.
+void run_reference(const Problem& p) {
+  const NeighborhoodOptions& o = p.options;
+  const std::int64_t heads = p.q.size(-2), group = heads / p.k.size(-2), dim = p.q.size(-1), value_dim = p.v.size(-1);
+  const int lead = 3 - p.axes();
+  std::int64_t size[3] = {1, 1, 1};
+  for (int a = 0; a < p.axes(); ++a) size[lead + a] = p.q.size(a + 1);
+  const std::int64_t tokens = size[0] * size[1] * size[2];
+  const std::int64_t extra = o.additional_keys.defined() ? o.additional_keys.size(1) : 0;
+
+  cpu::parallel_each(p.q.size(0) * heads, [&](std::int64_t item, int) {
+    const std::int64_t b = item / heads, h = item % heads;
+    const auto q = detail::read_head(p.q, b, h);
+    auto k = detail::read_head(p.k, b, h / group), v = detail::read_head(p.v, b, h / group);
+    if (extra > 0) {
+      const auto ak = detail::read_head(o.additional_keys, b, h / group),
+                 av = detail::read_head(o.additional_values, b, h / group);
+      k.insert(k.end(), ak.begin(), ak.end());
+      v.insert(v.end(), av.begin(), av.end());
+    }
+    std::vector<std::int64_t> seen;
+    std::vector<double> logits, sums(static_cast<std::size_t>(value_dim));
+    std::vector<float> row(static_cast<std::size_t>(value_dim));
+    for (std::int64_t n = 0; n < tokens; ++n) {
+      const std::int64_t at[3] = {n / (size[1] * size[2]), n / size[2] % size[1], n % size[2]};
+      Window w[3];
+      for (int a = 0; a < 3; ++a)
+        w[a] = a < lead ? Window{0, 1, 1}
+                        : window_of(at[a], size[a], o.kernel_size[a - lead], o.dilation[a - lead], o.stride[a - lead],
+                                    o.is_causal[a - lead]);
+      seen.clear();
+      logits.clear();
+      const auto see = [&](std::int64_t key, double bias) {
+        double logit = 0;
+        for (std::int64_t d = 0; d < dim; ++d) logit += static_cast<double>(q[n * dim + d]) * k[key * dim + d];
+        seen.push_back(key);
+        logits.push_back(logit * p.scale + bias);
+      };
+      for (std::int64_t t = 0; t < w[0].count; ++t)
+        for (std::int64_t y = 0; y < w[1].count; ++y)
+          for (std::int64_t x = 0; x < w[2].count; ++x) {
+            const std::int64_t kt = w[0].first + t * w[0].step, ky = w[1].first + y * w[1].step, kx = w[2].first + x * w[2].step;
+            double bias = 0;
+            if (o.rpb.defined()) {
+              const std::int64_t row_index = (ky - at[1]) / w[1].step + o.kernel_size[0] - 1;
+              const std::int64_t column = (kx - at[2]) / w[2].step + o.kernel_size[1] - 1;
+              bias = o.rpb.data<float>()[h * o.rpb.stride(0) + row_index * o.rpb.stride(1) + column];
+            }
+            see((kt * size[1] + ky) * size[2] + kx, bias);
+          }
+      for (std::int64_t e = 0; e < extra; ++e) see(tokens + e, 0);
+
+      const double largest = *std::max_element(logits.begin(), logits.end());
+      double total = 0;
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (std::size_t j = 0; j < seen.size(); ++j) {
+        const double weight = std::exp(logits[j] - largest);
+        total += weight;
+        for (std::int64_t d = 0; d < value_dim; ++d) sums[d] += weight * v[seen[j] * value_dim + d];
+      }
+      for (std::int64_t d = 0; d < value_dim; ++d) row[d] = static_cast<float>(sums[d] / total);
+      detail::write_row(p.out, ((b * tokens + n) * heads + h) * value_dim, row);
+    }
+  });
+}
+
+constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+};
+
+}  // namespace
+
+Tensor neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v, const NeighborhoodOptions& options) {
+  validate_tensors(q, k, v);
+  validate_window(q, options);
+  validate_additional(k, v, options);
+  Shape shape = q.shape();
+  shape[shape.rank() - 1] = v.size(-1);
+  Tensor out = Tensor::empty(shape, q.dtype(), q.device());
+  if (out.numel() == 0) return out;
+  const float scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(-1)))));
+  const Problem problem{q, k, v, options, scale, out};
+  detail::choose<Problem>("neighborhood_attention", kCandidates, problem, options.impl).run(problem);
+  return out;
+}
+
+NeighborhoodAttention::NeighborhoodAttention(const Weights& w, const NeighborhoodAttentionConfig& c,
+                                             const LinearOptions& proj_options)
+    : config(c) {
+  if (c.num_heads < 1 || c.dim % c.num_heads != 0)
+    throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", w.path(), c.dim, c.num_heads));
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  if (c.rel_pos_bias) rpb = w.get("rpb", {c.num_heads, 2 * c.kernel_size[0] - 1, 2 * c.kernel_size[1] - 1});
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+}
+
+Tensor NeighborhoodAttention::operator()(const Tensor& x, Tensor residual) const {
+  // [B, H, W, 3C] -> three views [B, H, W, heads, head_dim]
+  const Tensor parts = qkv(x).unflatten(3, {3, config.num_heads, config.dim / config.num_heads});
+  const Tensor y = neighborhood_attention(parts.select(3, 0), parts.select(3, 1), parts.select(3, 2),
+                                          {.kernel_size = {config.kernel_size[0], config.kernel_size[1], 1},
+                                           .dilation = {config.dilation[0], config.dilation[1], 1},
+                                           .rpb = rpb});
+  return proj(y.flatten(3, 4), {.residual = std::move(residual)});
+}
+
+}  // namespace vitrine
