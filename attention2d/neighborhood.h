@@ -47,7 +47,7 @@ struct NeighborhoodAttentionConfig {
   std::int64_t dim = 0, num_heads = 1;
   std::array<std::int64_t, 2> kernel_size{7, 7}, dilation{1, 1};
   bool qkv_bias = true, rel_pos_bias = true;
-  std::optional<float> scale;  // default: head_dim ** -0.5
+  std::optional<float> scale{};  // default: head_dim ** -0.5
 };
 
 struct VITRINE_API NeighborhoodAttention {
