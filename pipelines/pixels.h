@@ -1,0 +1,19 @@
+// Small shared parts of the picture code: not part of the public interface.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include <vitrine/pipelines/image.h>
+
+namespace vitrine {
+
+inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;
+
+Image make_image(std::int64_t width, std::int64_t height, std::int64_t channels);  // zeros
+// 1, 3 or 4 channels, no side empty, as many pixels as it says; else Error: `WHERE: ...`.
+void check_image(const Image& image, std::string_view where);
+std::string picture_size_message(const std::string& name, std::int64_t width, std::int64_t height);  // of one that is refused
+
+}  // namespace vitrine
