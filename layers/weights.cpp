@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <numeric>
 #include <set>
 #include <span>
 #include <utility>
@@ -57,6 +58,7 @@ struct Weights::State {
   std::mutex mutex;  // guards what follows
   std::set<std::string, std::less<>> used, missing, with_nan;
   std::map<std::string, Mismatch, std::less<>> mismatched;
+  std::map<std::string, std::int64_t, std::less<>> handed_out;  // elements
 };
 
 Weights::Weights(std::shared_ptr<const WeightSource> source, WeightsOptions options) : state_(std::make_shared<State>()) {
@@ -105,10 +107,10 @@ Tensor Weights::get(std::string_view name, const Shape& shape, DType dtype) cons
     }
   }
   const Tensor stored = source().load(key, shape).contiguous();
-  if (any_not_finite(stored)) {
-    std::lock_guard lock(state_->mutex);
-    state_->with_nan.insert(key);
-  }
+  const bool not_finite = any_not_finite(stored);
+  std::lock_guard lock(state_->mutex);
+  if (not_finite) state_->with_nan.insert(key);
+  state_->handed_out.insert_or_assign(key, stored.numel());
   return stored.to(dtype);
 }
 
@@ -121,6 +123,12 @@ void Weights::ignore(std::string_view name) const {
   std::lock_guard lock(state_->mutex);
   for (const std::string& n : names)
     if (n.starts_with(prefix)) state_->used.insert(n);
+}
+
+std::int64_t Weights::parameters() const {
+  std::lock_guard lock(state_->mutex);
+  return std::accumulate(state_->handed_out.begin(), state_->handed_out.end(), std::int64_t{0},
+                         [](std::int64_t sum, const auto& entry) { return sum + entry.second; });
 }
 
 std::vector<std::string> Weights::missing() const {
