@@ -50,6 +50,11 @@ void AtomicFile::write(const void* data, std::size_t bytes) {
   }
 }
 
+void AtomicFile::sync() {
+  // Pipes and terminals have no disk (EINVAL, EROFS).
+  if (fsync(file_) != 0 && errno != EINVAL && errno != EROFS) fail(errno);
+}
+
 void AtomicFile::commit() {
   const int closed = close(file_);
   file_ = -1;

@@ -21,6 +21,7 @@ class VITRINE_API AtomicFile {
 
   void write(const void* data, std::size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
+  void sync();  // waits until the disk has it: for large files, where a full or broken one may show only then
   void commit();
 
  private:

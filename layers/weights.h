@@ -26,6 +26,7 @@ class VITRINE_API WeightSource {
   struct Entry {
     DType dtype;
     Shape shape;
+    std::string_view stored = {};  // the file's own name of its type ("F64"), where it has one
   };
 
   virtual ~WeightSource();

@@ -1,0 +1,160 @@
+// Finds the file that a path means, and joins the shards of a set.
+#include <vitrine/weights/sources.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/names.h>
+#include <vitrine/weights/mapped_file.h>
+#include <vitrine/weights/safetensors.h>
+
+namespace fs = std::filesystem;
+
+namespace vitrine {
+
+namespace {
+
+using detail::printable;
+using nlohmann::json;
+
+constexpr std::string_view kIndexName = "model.safetensors.index.json";
+constexpr std::string_view kFileName = "model.safetensors";
+constexpr std::size_t kLargestIndex = 64'000'000;  // 700,000 tensors
+
+// The index as JSON, with what the parser alone would let pass refused: keys that come twice and deep nesting.
+json parse_index(const std::string& path) {
+  const detail::MappedFile file(path);
+  if (file.bytes().size() > kLargestIndex)
+    throw Error(fmt::format("{}: has {} bytes, an index has at most {}", path, file.bytes().size(), kLargestIndex));
+  const char* text = reinterpret_cast<const char*>(file.bytes().data());
+  std::vector<std::set<std::string>> keys;
+  const auto watch = [&](int depth, json::parse_event_t event, json& value) {
+    if (depth > 8) throw Error(fmt::format("{}: not an index of shards: it is nested deeper than 8 levels", path));
+    if (event == json::parse_event_t::object_start) keys.emplace_back();
+    if (event == json::parse_event_t::object_end) keys.pop_back();
+    if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
+      throw Error(fmt::format("{}: has '{}' twice", path, printable(value.get_ref<const std::string&>())));
+    return true;
+  };
+  try {
+    return json::parse(text, text + file.bytes().size(), watch);
+  } catch (const json::parse_error& e) {
+    throw Error(fmt::format("{}: not valid JSON at byte {}", path, e.byte));
+  }
+}
+
+// A set of files with one list of names. Tensors that the index does not mention are not part of the set.
+class ShardedSet final : public WeightSource {
+ public:
+  explicit ShardedSet(const std::string& path) : path_(path) {
+    const json index = parse_index(path);
+    const auto map = index.is_object() ? index.find("weight_map") : index.end();
+    if (!index.is_object() || map == index.end() || !map->is_object())
+      throw Error(fmt::format("{}: not an index of shards: it has no object weight_map", path));
+    std::map<std::string, std::shared_ptr<const WeightSource>> shards;
+    for (const auto& [name, file] : map->items()) {
+      if (!file.is_string())
+        throw Error(fmt::format("{}: weight_map['{}'] is {}, expected a file name", path, printable(name), file.type_name()));
+      auto& shard = shards[file.get_ref<const std::string&>()];
+      if (!shard) shard = open_shard(file.get_ref<const std::string&>());
+      if (!shard->find(name))
+        throw Error(
+            fmt::format("{}: weight_map['{}'] names {}, which does not have it", path, printable(name), shard->describe()));
+      places_.emplace(name, shard);
+    }
+    for (const auto& [file, shard] : shards) metadata_.merge(shard->metadata());
+    if (const auto metadata = index.find("metadata"); metadata != index.end() && metadata->is_object())
+      for (const auto& [key, value] : metadata->items())
+        metadata_.insert_or_assign(key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+
+  std::string describe() const override { return path_; }
+  std::map<std::string, std::string> metadata() const override { return metadata_; }
+
+  std::vector<std::string> names() const override {
+    std::vector<std::string> all;
+    for (const auto& [name, shard] : places_) all.push_back(name);
+    return all;
+  }
+
+  std::optional<Entry> find(std::string_view name) const override {
+    const auto found = places_.find(name);
+    return found == places_.end() ? std::nullopt : found->second->find(name);
+  }
+
+  Tensor load(std::string_view name, const Shape& shape) const override {
+    const auto found = places_.find(name);
+    if (found == places_.end()) throw Error(fmt::format("{}: there is no '{}'", path_, printable(name)));
+    return found->second->load(name, shape);
+  }
+
+  void release(std::string_view name) const override {
+    const auto found = places_.find(name);
+    if (found != places_.end()) found->second->release(name);
+  }
+
+ private:
+  // Shards lie beside their index. An index from elsewhere must not lead to other files of this machine.
+  std::shared_ptr<const WeightSource> open_shard(const std::string& file) const {
+    if (file.find_first_of(std::string_view("/\\\0", 3)) != file.npos || !file.ends_with(".safetensors"))
+      throw Error(fmt::format("{}: weight_map names the shard '{}', expected the name of a .safetensors file beside the index",
+                              path_, printable(file)));
+    return detail::open_safetensors_file((fs::path(path_).parent_path() / file).string());
+  }
+
+  std::string path_;
+  std::map<std::string, std::shared_ptr<const WeightSource>, std::less<>> places_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// The file of a folder that holds its parameters.
+std::string weights_in(const std::string& folder) {
+  std::error_code error;
+  for (const std::string_view name : {kIndexName, kFileName}) {
+    const fs::path path = fs::path(folder) / name;
+    if (fs::exists(path, error)) return path.string();
+  }
+  std::vector<std::string> files, indexes;
+  auto item = fs::directory_iterator(folder, error);
+  for (; !error && item != fs::directory_iterator(); item.increment(error)) {
+    const std::string name = item->path().filename().string();
+    if (name.ends_with(".safetensors")) files.push_back(name);
+    if (name.ends_with(".safetensors.index.json")) indexes.push_back(name);
+  }
+  if (error) throw Error(fmt::format("{}: cannot be read: {}", folder, error.message()));
+  std::vector<std::string>& found = indexes.empty() ? files : indexes;
+  std::sort(found.begin(), found.end());
+  if (found.size() == 1) return (fs::path(folder) / found.front()).string();
+  if (found.empty()) throw Error(fmt::format("{}: is a folder without a .safetensors file", folder));
+  throw Error(
+      fmt::format("{}: is a folder with several sets of parameters ({}): name the file", folder, detail::list_names(found)));
+}
+
+}  // namespace
+
+std::shared_ptr<const WeightSource> open_safetensors(const std::string& path) {
+  if (path.ends_with(".json")) return std::make_shared<ShardedSet>(path);
+  return detail::open_safetensors_file(path);
+}
+
+std::shared_ptr<const WeightSource> open_weights(const std::string& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) return open_safetensors(weights_in(path));
+  for (const std::string_view extension : {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"})
+    if (path.ends_with(extension) && fs::exists(path, error))
+      throw Error(
+          fmt::format("{}: a PyTorch file ({}), which this version cannot read: save its state_dict as .safetensors "
+                      "(safetensors.torch.save_file)",
+                      path, extension));
+  return open_safetensors(path);
+}
+
+}  // namespace vitrine
