@@ -1,4 +1,5 @@
-// Pillow's resampling (Pillow 13, src/libImaging/Resample.c and Geometry.c define it) and OpenCV's area averaging.
+// Pillow's resampling (Pillow 13, src/libImaging/Resample.c and Geometry.c define it) and OpenCV's area averaging
+// (OpenCV 4, modules/imgproc/src/resize.cpp). Where they compute in single precision, so does this: it decides bytes.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -81,8 +82,8 @@ FilterShape shape_of(Filter filter) {
 
 // The taps of one axis: `size` outputs over [from, to) of `source` pixels.
 struct Taps {
-  Taps(std::int64_t source, double from, double to, std::int64_t size, const FilterShape& filter) {
-    const double scale = (to - from) / static_cast<double>(size), widened = std::max(scale, 1.0);
+  Taps(std::int64_t source, float from, float to, std::int64_t size, const FilterShape& filter) {
+    const double scale = static_cast<double>(to - from) / static_cast<double>(size), widened = std::max(scale, 1.0);
     const double support = filter.support * widened, inverse = 1.0 / widened;
     const auto most = static_cast<std::int64_t>(std::ceil(support)) * 2 + 1;
     view.size = size;
@@ -124,10 +125,10 @@ struct Taps {
 
 // Pillow's affine transform at pixel centres. It adds the step up from the left instead of multiplying, which decides
 // between neighbours where the centre falls on an edge.
-Image resize_nearest(const Image& image, std::int64_t width, std::int64_t height, const std::array<double, 4>& box) {
-  const auto positions = [](double from, double to, std::int64_t size, std::int64_t source) {
+Image resize_nearest(const Image& image, std::int64_t width, std::int64_t height, const std::array<float, 4>& box) {
+  const auto positions = [](float from, float to, std::int64_t size, std::int64_t source) {
     std::vector<std::int64_t> table(static_cast<std::size_t>(size));
-    const double step = (to - from) / static_cast<double>(size);
+    const double step = static_cast<double>(to - from) / static_cast<double>(size);
     double at = from + step * 0.5;
     for (std::int64_t& i : table) {
       i = at < 0.0 || at >= static_cast<double>(source) ? -1 : static_cast<std::int64_t>(at);
@@ -316,24 +317,29 @@ Filter parse_filter(std::string_view name) {
 Image resize_image(const Image& image, std::int64_t width, std::int64_t height, Filter filter,
                    std::optional<std::array<double, 4>> box) {
   check_resize(image, width, height);
-  const auto source_width = static_cast<double>(image.width), source_height = static_cast<double>(image.height);
-  const std::array<double, 4> all{0.0, 0.0, source_width, source_height}, part = box.value_or(all);
+  const auto source_width = static_cast<float>(image.width), source_height = static_cast<float>(image.height);
+  std::array<float, 4> part{0.0f, 0.0f, source_width, source_height};
+  if (box) std::transform(box->begin(), box->end(), part.begin(), [](double edge) { return static_cast<float>(edge); });
   // Written so that NaN is refused, too.
   if (!(part[0] >= 0 && part[1] >= 0 && part[0] < part[2] && part[1] < part[3] && part[2] <= source_width &&
         part[3] <= source_height)) {
     throw Error(fmt::format("resize: box [{}, {}, {}, {}] is empty or reaches out of the {}x{} picture", part[0], part[1],
                             part[2], part[3], image.width, image.height));
   }
-  const bool same_width = width == image.width && part[0] == 0.0 && part[2] == source_width;
-  const bool same_height = height == image.height && part[1] == 0.0 && part[3] == source_height;
+  const bool same_width = width == image.width && part[0] == 0.0f && part[2] == source_width;
+  const bool same_height = height == image.height && part[1] == 0.0f && part[3] == source_height;
   if (same_width && same_height) return image;
   if (filter == Filter::nearest) return resize_nearest(image, width, height, part);
   const FilterShape shape = shape_of(filter);
   if (same_height) return resample_rows(image, 0, image.height, Taps(image.width, part[0], part[2], width, shape));
   const Taps vertical(image.height, part[1], part[3], height, shape);
   if (same_width) return resample_columns(image, 0, vertical);
-  const std::int64_t first = vertical.first.front(), end = vertical.first.back() + vertical.count.back();
   const Taps horizontal(image.width, part[0], part[2], width, shape);
+  // Pillow 13's order, which matters where the first pass rounds: whole sizes count, a box does not.
+  if (height < image.height && image.height - height > 2 * (image.width - width)) {
+    return resample_rows(resample_columns(image, 0, vertical), 0, height, horizontal);
+  }
+  const std::int64_t first = vertical.first.front(), end = vertical.first.back() + vertical.count.back();
   return resample_columns(resample_rows(image, first, end - first, horizontal), first, vertical);
 }
 
