@@ -10,13 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include <vitrine/layers/activation.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/tensor.h>
 
 namespace vitrine {
 
-// gelu: x Phi(x) by erf; gelu_tanh: its tanh form; quick_gelu: x sigmoid(1.702 x).
-enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh, hardswish };
 VITRINE_API Activation parse_activation(std::string_view name);  // timm's names; throws Error
 
 // --- elementwise -----------------------------------------------------------------------------------------------

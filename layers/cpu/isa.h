@@ -1,8 +1,13 @@
 // The instruction sets that own kernels are compiled for, the choice between them, and the dispatch of a kernel family.
 //
 // Each kernel source is compiled once a target (vitrine_kernels() in CMakeLists.txt) with VITRINE_TARGET naming the
-// target's namespace. A family has a table type (function pointers) and in each target namespace a function that
-// returns it; pick() chooses once by isa().
+// target's namespace. A family has a table type (function pointers) in NAME.h and in each target namespace a function
+// that returns it; VITRINE_KERNEL_TABLE declares them and, with them, the choice:
+//
+//   norm.h     struct NormKernels { ... };  VITRINE_KERNEL_TABLE(NormKernels, norm_kernels)
+//   norm.cpp   namespace vitrine::cpu::VITRINE_TARGET { const NormKernels& norm_kernels() { return table; } }
+//   tables.cpp VITRINE_DEFINE_KERNEL_TABLE(NormKernels, norm_kernels)
+//   a caller   norm_kernels(isa()).layer_norm(...)
 #pragma once
 
 #include <string>
@@ -26,5 +31,44 @@ VITRINE_API std::vector<Isa> available_isas();  // all up to detected_isa(), for
 // first whether anybody reads it.
 VITRINE_API bool dispatch_is_logged();
 VITRINE_API void log_dispatch(const std::string& what);
+
+// At namespace vitrine::cpu: `const Table& function(Isa)` for callers, `const Table& function()` in each target.
+#define VITRINE_KERNEL_TABLE(Table, function) \
+  namespace scalar {                          \
+  const Table& function();                    \
+  }                                           \
+  namespace avx2 {                            \
+  const Table& function();                    \
+  }                                           \
+  namespace avx512 {                          \
+  const Table& function();                    \
+  }                                           \
+  namespace avx512_bf16 {                     \
+  const Table& function();                    \
+  }                                           \
+  VITRINE_API const Table& function(Isa isa);
+
+// AMX adds tiles to avx512_bf16 and nothing to vectors.
+#if defined(VITRINE_X86)
+#define VITRINE_DEFINE_KERNEL_TABLE(Table, function) \
+  const Table& function(Isa isa) {                   \
+    switch (isa) {                                   \
+      case Isa::scalar:                              \
+        return scalar::function();                   \
+      case Isa::avx2:                                \
+        return avx2::function();                     \
+      case Isa::avx512:                              \
+        return avx512::function();                   \
+      case Isa::avx512_bf16:                         \
+        break;                                       \
+      case Isa::amx:                                 \
+        break;                                       \
+    }                                                \
+    return avx512_bf16::function();                  \
+  }
+#else
+#define VITRINE_DEFINE_KERNEL_TABLE(Table, function) \
+  const Table& function(Isa) { return scalar::function(); }
+#endif
 
 }  // namespace vitrine::cpu

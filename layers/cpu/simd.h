@@ -8,7 +8,11 @@
 #include <cstdint>
 
 #if defined(VITRINE_TARGET_AVX2) || defined(VITRINE_TARGET_AVX512)
+// g++ 12 takes the deliberately undefined operands inside its own AVX-512 intrinsics for mistakes (its bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #ifndef VITRINE_TARGET
@@ -54,7 +58,7 @@ inline Vf load_bf16(const std::uint16_t* p) { return widen_bf16(_mm256_loadu_si2
 inline Vf load_bf16_n(const std::uint16_t* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(lanes_mask(n), p)); }
 inline __m256i narrow_bf16(Vf a) {
 #if defined(VITRINE_TARGET_BF16)
-  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v));
+  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v));  // subnormals become 0, unlike on the other targets
 #else
   const __m512i u = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
@@ -90,6 +94,15 @@ inline Vf copysign(Vf magnitude, Vf sign) {
 }
 inline Vf round(Vf a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Vf scale_by_power(Vf a, Vf n) { return {_mm512_scalef_ps(a.v, n.v)}; }  // a 2^n, n integral
+inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) {                             // a < b ? yes : no; a NaN gives no
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+inline Vf max_or_nan(Vf a, Vf b) {  // NaN where either is; max() gives b there
+  const __m512 m = _mm512_max_ps(a.v, b.v);
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), m, a.v)};
+}
+inline Vf swap_pairs(Vf a) { return {_mm512_permute_ps(a.v, 0xb1)}; }                    // (x1, x0, x3, x2, ...)
+inline Vf fma_add_sub(Vf a, Vf b, Vf c) { return {_mm512_fmaddsub_ps(a.v, b.v, c.v)}; }  // even: a b - c, odd: a b + c
 inline float reduce_add(Vf a) { return _mm512_reduce_add_ps(a.v); }
 inline float reduce_max(Vf a) { return _mm512_reduce_max_ps(a.v); }
 
@@ -158,6 +171,12 @@ inline Vf scale_by_power(Vf a, Vf n) {  // in two steps, so that results down to
   const __m256 t = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
   return {_mm256_mul_ps(_mm256_mul_ps(a.v, s), t)};
 }
+inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) { return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))}; }
+inline Vf max_or_nan(Vf a, Vf b) {
+  return {_mm256_blendv_ps(_mm256_max_ps(a.v, b.v), a.v, _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))};
+}
+inline Vf swap_pairs(Vf a) { return {_mm256_permute_ps(a.v, 0xb1)}; }
+inline Vf fma_add_sub(Vf a, Vf b, Vf c) { return {_mm256_fmaddsub_ps(a.v, b.v, c.v)}; }
 inline float reduce_add(Vf a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -209,7 +228,9 @@ inline Vf sqrt(Vf a) { return {__builtin_sqrtf(a.v)}; }
 inline Vf abs(Vf a) { return {__builtin_fabsf(a.v)}; }
 inline Vf copysign(Vf magnitude, Vf sign) { return {__builtin_copysignf(magnitude.v, sign.v)}; }
 inline Vf round(Vf a) { return {__builtin_rintf(a.v)}; }
-inline Vf scale_by_power(Vf a, Vf n) { return {__builtin_ldexpf(a.v, static_cast<int>(n.v))}; }
+inline Vf scale_by_power(Vf a, Vf n) { return {n.v == n.v ? __builtin_ldexpf(a.v, static_cast<int>(n.v)) : n.v}; }
+inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) { return a.v < b.v ? yes : no; }
+inline Vf max_or_nan(Vf a, Vf b) { return {a.v > b.v || a.v != a.v ? a.v : b.v}; }
 inline float reduce_add(Vf a) { return a.v; }
 inline float reduce_max(Vf a) { return a.v; }
 

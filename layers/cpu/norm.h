@@ -1,0 +1,39 @@
+// Normalizations of rows, and the column statistics behind group norm and means. Strides are in bytes; statistics f32.
+#pragma once
+
+#include <cstdint>
+
+#include <vitrine/layers/cpu/elementwise.h>
+#include <vitrine/layers/cpu/isa.h>
+
+namespace vitrine::cpu {
+
+struct RowsArgs {
+  const void* x;
+  void* y;
+  std::int64_t rows, columns, x_row, y_row;
+};
+
+struct NormKernels {
+  // y = (x - mean) / sqrt(var + eps) gain + offset; gain and offset [columns] or null.
+  using LayerNorm = void (*)(const RowsArgs& rows, const float* gain, const float* offset, float eps);
+  LayerNorm layer_norm[kFloatTypes];
+  LayerNorm rms_norm[kFloatTypes];  // x / sqrt(mean(x^2) + eps) gain; no offset
+  using Rows = void (*)(const RowsArgs& rows, float eps);
+  Rows l2_normalize[kFloatTypes];  // x / max(|x|, eps)
+  // workspace [columns] f32: the exponentials, before they are rounded to y's type
+  using Softmax = void (*)(const RowsArgs& rows, float* workspace);
+  Softmax softmax[kFloatTypes];
+
+  // sums[c] = sum over rows of x[r][c], or of (x[r][c] - center[c])^2 where center is not null
+  using ColumnSums = void (*)(const void* x, std::int64_t rows, std::int64_t columns, std::int64_t x_row, const float* center,
+                              float* sums);
+  ColumnSums column_sums[kFloatTypes];
+  // y = x gain + offset by column
+  using ColumnAffine = void (*)(const RowsArgs& rows, const float* gain, const float* offset);
+  ColumnAffine column_affine[kFloatTypes];
+};
+
+VITRINE_KERNEL_TABLE(NormKernels, norm_kernels)
+
+}  // namespace vitrine::cpu

@@ -1,0 +1,161 @@
+// Arithmetic, activations, rotary positions.
+#include <array>
+#include <string>
+
+#include <vitrine/layers/checks.h>
+#include <vitrine/layers/cpu/elementwise.h>
+#include <vitrine/layers/cpu/loops.h>
+#include <vitrine/layers/ops.h>
+
+namespace vitrine {
+
+namespace {
+
+using cpu::elementwise_kernels;
+using detail::check_floating;
+
+int index_of(DType dtype) { return static_cast<int>(dtype); }
+std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(size_of(x.dtype())); }
+std::byte* bytes_at(Tensor& x, std::int64_t offset) { return static_cast<std::byte*>(x.raw()) + offset; }
+const std::byte* bytes_at(const Tensor& x, std::int64_t offset) { return static_cast<const std::byte*>(x.raw()) + offset; }
+
+// The strides of b seen with a's shape: 0 along what is broadcast.
+Shape broadcast_strides(std::string_view op, const Tensor& a, const Tensor& b) {
+  Shape strides = a.strides();
+  const int missing = a.rank() - b.rank();
+  bool fits = missing >= 0;
+  for (int i = 0; i < a.rank() && fits; ++i) {
+    const std::int64_t size = i < missing ? 1 : b.size(i - missing);
+    fits = size == a.size(i) || size == 1;
+    strides[i] = fits && size != 1 ? b.stride(i - missing) : 0;
+  }
+  if (!fits) throw Error(fmt::format("{}: {} does not broadcast to {}", op, b.shape().to_string(), a.shape().to_string()));
+  return strides;
+}
+
+using BinaryTable = cpu::ElementwiseKernels::Binary[cpu::kFloatTypes][cpu::kFloatTypes][2];
+
+void binary(std::string_view op, const BinaryTable& table, const Tensor& a, const Tensor& b, Tensor& y) {
+  const cpu::Blocks<3> blocks(a.shape(), {a.strides(), broadcast_strides(op, a, b), y.strides()},
+                              {bytes_of(a), bytes_of(b), bytes_of(y)});
+  const auto kernel = table[index_of(a.dtype())][index_of(b.dtype())][blocks.inner_stride()[1] == 0];
+  blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
+    kernel(bytes_at(a, offset[0]), bytes_at(b, offset[1]), bytes_at(y, offset[2]), rows, columns, step[0], step[1], step[2]);
+  });
+}
+
+Tensor binary(std::string_view op, const BinaryTable& table, const Tensor& a, const Tensor& b) {
+  check_floating(op, a);
+  check_floating(op, b);
+  Tensor y = Tensor::empty(a.shape(), a.dtype(), a.device());
+  binary(op, table, a, b, y);
+  return y;
+}
+
+void binary_(std::string_view op, const BinaryTable& table, Tensor& a, const Tensor& b) {
+  check_floating(op, a);
+  check_floating(op, b);
+  binary(op, table, a, b, a);
+}
+
+void activate_to(const Tensor& x, Tensor& y, Activation activation) {
+  const auto kernel = elementwise_kernels(cpu::isa()).activate[index_of(x.dtype())][static_cast<int>(activation)];
+  const cpu::Blocks<2> blocks(x.shape(), {x.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
+  blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
+    kernel(bytes_at(x, offset[0]), bytes_at(y, offset[1]), rows, columns, step[0], step[1]);
+  });
+}
+
+}  // namespace
+
+Activation parse_activation(std::string_view name) {
+  struct Row {
+    std::string_view name;
+    Activation activation;
+  };
+  static constexpr Row kRows[] = {{"", Activation::none},
+                                  {"none", Activation::none},
+                                  {"identity", Activation::none},
+                                  {"relu", Activation::relu},
+                                  {"gelu", Activation::gelu},
+                                  {"gelu_tanh", Activation::gelu_tanh},
+                                  {"quick_gelu", Activation::quick_gelu},
+                                  {"quickgelu", Activation::quick_gelu},
+                                  {"silu", Activation::silu},
+                                  {"swish", Activation::silu},
+                                  {"sigmoid", Activation::sigmoid},
+                                  {"tanh", Activation::tanh},
+                                  {"hardswish", Activation::hardswish},
+                                  {"hard_swish", Activation::hardswish}};
+  for (const Row& row : kRows)
+    if (row.name == name) return row.activation;
+  throw Error(fmt::format(
+      "unknown activation '{}': expected none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh or hardswish", name));
+}
+
+Tensor add(const Tensor& a, const Tensor& b) { return binary("add", elementwise_kernels(cpu::isa()).add, a, b); }
+Tensor multiply(const Tensor& a, const Tensor& b) { return binary("multiply", elementwise_kernels(cpu::isa()).multiply, a, b); }
+void add_(Tensor& a, const Tensor& b) { binary_("add_", elementwise_kernels(cpu::isa()).add, a, b); }
+void multiply_(Tensor& a, const Tensor& b) { binary_("multiply_", elementwise_kernels(cpu::isa()).multiply, a, b); }
+
+Tensor affine(const Tensor& x, float scale, float shift) {
+  check_floating("affine", x);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const auto kernel = elementwise_kernels(cpu::isa()).affine[index_of(x.dtype())];
+  const cpu::Blocks<2> blocks(x.shape(), {x.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
+  blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
+    kernel(bytes_at(x, offset[0]), bytes_at(y, offset[1]), rows, columns, step[0], step[1], scale, shift);
+  });
+  return y;
+}
+
+Tensor activate(const Tensor& x, Activation activation) {
+  check_floating("activate", x);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  activate_to(x, y, activation);
+  return y;
+}
+
+void activate_(Tensor& x, Activation activation) {
+  check_floating("activate_", x);
+  if (activation != Activation::none) activate_to(x, x, activation);
+}
+
+Tensor gated_activation(const Tensor& x, Activation activation) {
+  check_floating("gated_activation", x);
+  if (x.rank() == 0 || x.size(-1) % 2 != 0)
+    throw Error(fmt::format("gated_activation: the tensor is {}, expected [..., 2 C]", x.shape().to_string()));
+  const std::int64_t C = x.size(-1) / 2;
+  const Tensor gate = x.slice(-1, 0, C), value = x.slice(-1, C, 2 * C);
+  Tensor y = Tensor::empty(gate.shape(), x.dtype(), x.device());
+  const auto kernel = elementwise_kernels(cpu::isa()).gated[index_of(x.dtype())][static_cast<int>(activation)];
+  const cpu::Blocks<2> blocks(gate.shape(), {gate.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
+  blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
+    kernel(bytes_at(gate, offset[0]), bytes_at(value, offset[0]), bytes_at(y, offset[1]), rows, columns, step[0], step[1]);
+  });
+  return y;
+}
+
+void rotary_(Tensor& x, const Tensor& sin, const Tensor& cos, RotaryLayout layout) {
+  check_floating("rotary_", x);
+  detail::check_rank("rotary_", x, 4, "[B, N, heads, D]");
+  const std::int64_t B = x.size(0), N = x.size(1), heads = x.size(2), D = x.size(3);
+  if (D % 2 != 0) throw Error(fmt::format("rotary_: the head size is {}, expected an even one", D));
+  for (const Tensor* table : {&sin, &cos}) {
+    detail::check_defined("rotary_", *table);
+    if (table->dtype() != DType::f32 || table->shape() != Shape{N, D})
+      throw Error(fmt::format("rotary_: sin or cos is {} {}, expected f32 [{}, {}]", name_of(table->dtype()),
+                              table->shape().to_string(), N, D));
+  }
+  const auto kernel = elementwise_kernels(cpu::isa()).rotary[index_of(x.dtype())][static_cast<int>(layout)];
+  const std::int64_t bytes = bytes_of(x), work = std::max<std::int64_t>(1, heads * D);
+  cpu::parallel_for(B * N, std::max<std::int64_t>(1, cpu::kGrain / 2 / work), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t b = i / N, n = i % N;
+      kernel(bytes_at(x, (b * x.stride(0) + n * x.stride(1)) * bytes), sin.data<float>() + n * sin.stride(0),
+             cos.data<float>() + n * cos.stride(0), heads, D, x.stride(2) * bytes);
+    }
+  });
+}
+
+}  // namespace vitrine

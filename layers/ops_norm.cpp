@@ -1,0 +1,213 @@
+// Ops that reduce: normalizations, softmax, the mean.
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include <vitrine/layers/checks.h>
+#include <vitrine/layers/cpu/loops.h>
+#include <vitrine/layers/cpu/norm.h>
+#include <vitrine/layers/ops.h>
+
+namespace vitrine {
+
+namespace {
+
+using cpu::norm_kernels;
+using detail::check_channels;
+using detail::check_floating;
+
+int index_of(DType dtype) { return static_cast<int>(dtype); }
+std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(size_of(x.dtype())); }
+const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+
+std::int64_t channels_of(std::string_view op, const Tensor& x) {
+  check_floating(op, x);
+  if (x.rank() == 0) throw Error(fmt::format("{}: the tensor has no axes", op));
+  return x.size(-1);
+}
+
+// Calls run(args, first) on runs of rows at a constant stride; `first` is the number of the first.
+template <typename Run>
+void for_row_runs(const Tensor& x, Tensor& y, const Run& run) {
+  const cpu::Axes<2> leading(x.shape(), x.rank() - 1, {x.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
+  const auto* source = static_cast<const std::byte*>(x.raw());
+  auto* target = static_cast<std::byte*>(y.raw());
+  cpu::for_rows(leading, x.size(-1), [&](auto offset, std::int64_t count, auto step, std::int64_t first) {
+    run(cpu::RowsArgs{source + offset[0], target + offset[1], count, x.size(-1), step[0], step[1]}, first);
+  });
+}
+
+// Per-image vectors of adaLN: f32 [B, C], contiguous.
+Tensor modulation(std::string_view name, const Tensor& t, std::int64_t B, std::int64_t C) {
+  check_floating("layer_norm", t);
+  if (t.shape() != Shape{B, C})
+    throw Error(fmt::format("layer_norm: {} is {}, expected [{}, {}]", name, t.shape().to_string(), B, C));
+  return t.to(DType::f32).contiguous();
+}
+
+// x [B, P, C], contiguous: the sums over P of x, or of (x - center)^2 with center [B, C], as [B, C]. Summed in f32 over
+// blocks of rows whose number depends on the shape alone, and in f64 over the blocks: any number of threads gives the
+// same, and long sums do not drift.
+std::vector<double> column_sums(const Tensor& x, const float* center) {
+  const std::int64_t B = x.size(0), P = x.size(1), C = x.size(2);
+  const std::int64_t rows = std::max<std::int64_t>(16, cpu::kGrain / std::max<std::int64_t>(C, 1));
+  const std::int64_t blocks = (P + rows - 1) / rows;
+  Tensor partial = Tensor::empty({B, blocks, C});
+  const auto kernel = norm_kernels(cpu::isa()).column_sums[index_of(x.dtype())];
+  const std::int64_t bytes = bytes_of(x);
+  const auto* source = static_cast<const std::byte*>(x.raw());
+  float* sums = partial.data<float>();
+  const std::int64_t grain = std::max<std::int64_t>(1, cpu::kGrain / std::max<std::int64_t>(1, std::min(rows, P) * C));
+  cpu::parallel_for(B * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t b = i / blocks, p = i % blocks * rows;
+      kernel(source + (b * P + p) * C * bytes, std::min(rows, P - p), C, C * bytes, center ? center + b * C : nullptr,
+             sums + i * C);
+    }
+  });
+  std::vector<double> total(static_cast<std::size_t>(B * C));
+  for (std::int64_t i = 0; i < B * blocks; ++i)
+    for (std::int64_t c = 0; c < C; ++c) total[static_cast<std::size_t>(i / blocks * C + c)] += sums[i * C + c];
+  return total;
+}
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, const Tensor& scale,
+                  const Tensor& shift) {
+  const std::int64_t C = channels_of("layer_norm", x);
+  check_channels("layer_norm", "weight", weight, C);
+  check_channels("layer_norm", "bias", bias, C);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const auto kernel = norm_kernels(cpu::isa()).layer_norm[index_of(x.dtype())];
+  const auto epsilon = static_cast<float>(eps);
+  if (!scale.defined() && !shift.defined()) {
+    for_row_runs(
+        x, y, [&](const cpu::RowsArgs& rows, std::int64_t) { kernel(rows, data_or_null(weight), data_or_null(bias), epsilon); });
+    return y;
+  }
+  // (n w + b) (1 + s) + t = n (w (1 + s)) + (b (1 + s) + t): one gain and one offset an image
+  if (x.rank() < 2) throw Error(fmt::format("layer_norm: with scale or shift x is [B, ..., C], got {}", x.shape().to_string()));
+  const std::int64_t B = x.size(0);
+  const Tensor s = scale.defined() ? modulation("scale", scale, B, C) : Tensor::zeros({B, C});
+  const Tensor t = shift.defined() ? modulation("shift", shift, B, C) : Tensor::zeros({B, C});
+  Tensor gains = Tensor::empty({B, C}), offsets = Tensor::empty({B, C});
+  const float *w = data_or_null(weight), *b = data_or_null(bias);
+  for (std::int64_t i = 0; i < B * C; ++i) {
+    const float factor = 1.0f + s.data<float>()[i];
+    gains.data<float>()[i] = (w ? w[i % C] : 1.0f) * factor;
+    offsets.data<float>()[i] = (b ? b[i % C] * factor : 0.0f) + t.data<float>()[i];
+  }
+  const std::int64_t rows_per_image = C == 0 || B == 0 ? 1 : x.numel() / C / B;
+  for_row_runs(x, y, [&](cpu::RowsArgs rows, std::int64_t first) {
+    for (std::int64_t left = rows.rows; left > 0; left -= rows.rows) {
+      const std::int64_t image = first / rows_per_image;
+      rows.rows = std::min(left, (image + 1) * rows_per_image - first);
+      kernel(rows, gains.data<float>() + image * C, offsets.data<float>() + image * C, epsilon);
+      rows.x = static_cast<const std::byte*>(rows.x) + rows.rows * rows.x_row;
+      rows.y = static_cast<std::byte*>(rows.y) + rows.rows * rows.y_row;
+      first += rows.rows;
+    }
+  });
+  return y;
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  const std::int64_t C = channels_of("rms_norm", x);
+  check_channels("rms_norm", "weight", weight, C);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const auto kernel = norm_kernels(cpu::isa()).rms_norm[index_of(x.dtype())];
+  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
+    kernel(rows, data_or_null(weight), nullptr, static_cast<float>(eps));
+  });
+  return y;
+}
+
+Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  const std::int64_t C = channels_of("group_norm", x);
+  if (x.rank() < 2 || groups <= 0 || C % groups != 0)
+    throw Error(fmt::format("group_norm: {} groups of a tensor {}, expected [B, ..., C] with C a multiple of the groups", groups,
+                            x.shape().to_string()));
+  check_channels("group_norm", "weight", weight, C);
+  check_channels("group_norm", "bias", bias, C);
+  const std::int64_t B = x.size(0), width = C / groups;
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  if (x.numel() == 0) return y;
+  const std::int64_t P = x.numel() / B / C;
+  const double count = static_cast<double>(P * width);
+  const Tensor rows = x.contiguous().view({B, P, C});
+
+  // The mean of each group, then the variance about it, then one gain and one offset a channel.
+  const auto over_groups = [&](const std::vector<double>& sums, auto set) {
+    for (std::int64_t g = 0; g < B * groups; ++g) {
+      double total = 0;
+      for (std::int64_t c = g * width; c < (g + 1) * width; ++c) total += sums[static_cast<std::size_t>(c)];
+      for (std::int64_t c = g * width; c < (g + 1) * width; ++c) set(c, total / count);
+    }
+  };
+  std::vector<float> center(static_cast<std::size_t>(B * C)), gain(center.size()), offset(center.size());
+  over_groups(column_sums(rows, nullptr),
+              [&](std::int64_t c, double value) { center[static_cast<std::size_t>(c)] = static_cast<float>(value); });
+  const float *w = data_or_null(weight), *b = data_or_null(bias);
+  over_groups(column_sums(rows, center.data()), [&](std::int64_t c, double variance) {
+    const auto i = static_cast<std::size_t>(c);
+    const double factor = (w ? w[c % C] : 1.0f) / std::sqrt(variance + eps);
+    gain[i] = static_cast<float>(factor);
+    offset[i] = static_cast<float>((b ? b[c % C] : 0.0f) - center[i] * factor);
+  });
+  const auto kernel = norm_kernels(cpu::isa()).column_affine[index_of(x.dtype())];
+  const std::int64_t row = C * bytes_of(x);
+  const auto* source = static_cast<const std::byte*>(rows.raw());
+  auto* target = static_cast<std::byte*>(y.raw());
+  cpu::parallel_for(B * P, std::max<std::int64_t>(1, cpu::kGrain / C), [&](std::int64_t begin, std::int64_t end) {
+    while (begin < end) {
+      const std::int64_t image = begin / P, n = std::min(end, (image + 1) * P) - begin;
+      kernel({source + begin * row, target + begin * row, n, C, row, row}, gain.data() + image * C, offset.data() + image * C);
+      begin += n;
+    }
+  });
+  return y;
+}
+
+Tensor l2_normalize(const Tensor& x, double eps) {
+  channels_of("l2_normalize", x);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const auto kernel = norm_kernels(cpu::isa()).l2_normalize[index_of(x.dtype())];
+  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) { kernel(rows, static_cast<float>(eps)); });
+  return y;
+}
+
+Tensor softmax(const Tensor& x) {
+  const std::int64_t C = channels_of("softmax", x);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const auto kernel = norm_kernels(cpu::isa()).softmax[index_of(x.dtype())];
+  // One row of exponentials a thread, padded to cache lines of its own.
+  const std::int64_t line = (C + 31) / 16 * 16;
+  Tensor workspace = Tensor::empty({Context::current().threads(), line});
+  float* const exponentials = workspace.data<float>();
+  const bool inside = omp_in_parallel();  // of a team that is not ours: the rows are done here, by one thread
+  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
+    kernel(rows, exponentials + (inside ? 0 : omp_get_thread_num()) * line);
+  });
+  return y;
+}
+
+Tensor mean(const Tensor& x, int first, int last) {
+  check_floating("mean", x);
+  const int f = detail::checked_axis("mean", x, first), l = detail::checked_axis("mean", x, last);
+  if (f > l || l >= x.rank() - 1)
+    throw Error(fmt::format("mean: axes {} to {} of a tensor {}; the last axis stays", first, last, x.shape().to_string()));
+  Shape shape;
+  std::int64_t outer = 1, positions = 1, inner = 1;
+  for (int i = 0; i < x.rank(); ++i) {
+    (i < f ? outer : i <= l ? positions : inner) *= x.size(i);
+    if (i < f || i > l) shape.push_back(x.size(i));
+  }
+  const std::vector<double> sums = column_sums(x.contiguous().view({outer, positions, inner}), nullptr);
+  Tensor y = Tensor::empty(shape, DType::f32, x.device());
+  float* values = y.data<float>();
+  for (std::size_t i = 0; i < sums.size(); ++i) values[i] = static_cast<float>(sums[i] / static_cast<double>(positions));
+  return y.to(x.dtype());
+}
+
+}  // namespace vitrine

@@ -1,0 +1,105 @@
+// Pooling over windows of channels-last maps.
+#include <algorithm>
+#include <vector>
+
+#include <vitrine/layers/checks.h>
+#include <vitrine/layers/cpu/loops.h>
+#include <vitrine/layers/cpu/pool.h>
+#include <vitrine/layers/ops.h>
+
+namespace vitrine {
+
+namespace {
+
+// The windows along one axis: output i reads [begin[i], end[i]); `count[i]` positions count for an average.
+struct Windows {
+  std::vector<std::int64_t> begin, end, count;
+
+  std::int64_t size() const { return static_cast<std::int64_t>(begin.size()); }
+};
+
+Windows sliding_windows(std::string_view op, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
+                        const Pool2d& pool) {
+  if (kernel <= 0 || stride <= 0 || pad < 0 || 2 * pad > kernel)
+    throw Error(fmt::format("{}: kernel {}, stride {}, padding {}; expected positive ones and at most half a kernel of padding",
+                            op, kernel, stride, pad));
+  const std::int64_t room = size + 2 * pad - kernel;
+  if (room < 0) throw Error(fmt::format("{}: a kernel of {} on a padded axis of {}", op, kernel, size + 2 * pad));
+  std::int64_t outputs = (room + (pool.ceil_mode ? stride - 1 : 0)) / stride + 1;
+  // The last window has to start inside the axis or its leading padding.
+  if (pool.ceil_mode && (outputs - 1) * stride >= size + pad) --outputs;
+  Windows windows;
+  for (std::int64_t i = 0; i < outputs; ++i) {
+    const std::int64_t first = i * stride - pad, last = std::min(first + kernel, size + pad);
+    windows.begin.push_back(std::max<std::int64_t>(first, 0));
+    windows.end.push_back(std::min(last, size));
+    windows.count.push_back(pool.count_include_pad ? last - first : windows.end.back() - windows.begin.back());
+  }
+  return windows;
+}
+
+Windows adaptive_windows(std::int64_t size, std::int64_t outputs) {
+  Windows windows;
+  for (std::int64_t i = 0; i < outputs; ++i) {
+    windows.begin.push_back(i * size / outputs);
+    windows.end.push_back(((i + 1) * size + outputs - 1) / outputs);
+    windows.count.push_back(windows.end.back() - windows.begin.back());
+  }
+  return windows;
+}
+
+void check_map(std::string_view op, const Tensor& x) {
+  detail::check_floating(op, x);
+  detail::check_rank(op, x, 4, "[B, H, W, C]");
+}
+
+Tensor pool_windows(const Tensor& x, const Windows& rows, const Windows& columns,
+                    const cpu::PoolKernels::Pool (&kernels)[cpu::kFloatTypes]) {
+  const std::int64_t B = x.size(0), C = x.size(3), height = rows.size(), width = columns.size();
+  Tensor y = Tensor::empty({B, height, width, C}, x.dtype(), x.device());
+  const auto bytes = static_cast<std::int64_t>(size_of(x.dtype()));
+  const auto kernel = kernels[static_cast<int>(x.dtype())];
+  std::vector<float> divisors(static_cast<std::size_t>(height * width));
+  for (std::size_t i = 0; i < divisors.size(); ++i)
+    divisors[i] =
+        static_cast<float>(rows.count[i / static_cast<std::size_t>(width)] * columns.count[i % static_cast<std::size_t>(width)]);
+  const auto* source = static_cast<const std::byte*>(x.raw());
+  auto* target = static_cast<std::byte*>(y.raw());
+  const std::int64_t window = height && width ? (rows.end[0] - rows.begin[0]) * (columns.end[0] - columns.begin[0]) : 1;
+  const std::int64_t grain = std::max<std::int64_t>(1, cpu::kGrain / std::max<std::int64_t>(1, width * C * window));
+  cpu::parallel_for(B * height, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto row = static_cast<std::size_t>(i % height);
+      kernel({source + (i / height * x.stride(0) + rows.begin[row] * x.stride(1)) * bytes, target + i * width * C * bytes,
+              rows.end[row] - rows.begin[row], width, C, x.stride(1) * bytes, x.stride(2) * bytes, columns.begin.data(),
+              columns.end.data(), divisors.data() + static_cast<std::int64_t>(row) * width});
+    }
+  });
+  return y;
+}
+
+}  // namespace
+
+Tensor avg_pool2d(const Tensor& x, const Pool2d& pool) {
+  check_map("avg_pool2d", x);
+  return pool_windows(x, sliding_windows("avg_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool),
+                      sliding_windows("avg_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool),
+                      cpu::pool_kernels(cpu::isa()).average);
+}
+
+Tensor max_pool2d(const Tensor& x, const Pool2d& pool) {
+  check_map("max_pool2d", x);
+  return pool_windows(x, sliding_windows("max_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool),
+                      sliding_windows("max_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool),
+                      cpu::pool_kernels(cpu::isa()).maximum);
+}
+
+Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {
+  check_map("adaptive_avg_pool2d", x);
+  if (height < 0 || width < 0 || ((x.size(1) == 0 || x.size(2) == 0) && height * width > 0))
+    throw Error(fmt::format("adaptive_avg_pool2d: {} to {}x{}", x.shape().to_string(), height, width));
+  return pool_windows(x, adaptive_windows(x.size(1), height), adaptive_windows(x.size(2), width),
+                      cpu::pool_kernels(cpu::isa()).average);
+}
+
+}  // namespace vitrine
