@@ -1,5 +1,5 @@
-// The models that come with Vitrine: weights/shipped/registry.json, found in share/vitrine beside the library, in the
-// source tree for a build that was not installed, or in VITRINE_DATA.
+// The models that come with Vitrine: weights/registry.json of the data directory. That is VITRINE_DATA, or share/vitrine of
+// the prefix that the library is installed in, or share/vitrine of the build folder (where it leads to weights/shipped).
 #pragma once
 
 #include <optional>
