@@ -94,7 +94,9 @@ class VITRINE_API Backbone {
 struct ModelEntry {
   std::string name, family;
 };
-VITRINE_API std::vector<ModelEntry> list_models(std::string_view pattern = "*");  // shell pattern: * and ?
+// Shell pattern: * and ?. One with a dot lists the published weights that a model's name may carry as NAME.TAG, which chooses
+// their preprocessing and number of classes.
+VITRINE_API std::vector<ModelEntry> list_models(std::string_view pattern = "*");
 VITRINE_API bool is_model(std::string_view name);
 // The defaults of a named model without building it.
 VITRINE_API PreprocessConfig default_preprocess(std::string_view name);
