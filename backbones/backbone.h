@@ -26,7 +26,7 @@ struct PreprocessConfig {
   std::int64_t height = 224, width = 224, channels = 3;
   double crop_pct = 0.875;
   std::string crop_mode = "center";       // center, squash, border, pad (not timm's: as border, filled with zeros)
-  std::string interpolation = "bicubic";  // nearest, box, bilinear, hamming, bicubic, lanczos; area (OpenCV's)
+  std::string interpolation = "bicubic";  // nearest, box, bilinear, hamming, bicubic, lanczos
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
 };
 
