@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/candidates.h>
+#include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/cpu/parallel.h>
 
@@ -101,7 +102,56 @@ void run_reference(const Problem& p) {
   });
 }
 
+template <cpu::Isa kIsa>
+std::string can_run_flash(const Problem& p) {
+  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  if (p.q.size(3) > cpu::kFlashMaxDim) return fmt::format("head_dim {} is above {}", p.q.size(3), cpu::kFlashMaxDim);
+  if (p.k.size(1) == 0) return "there are no keys";
+  return {};
+}
+
+template <cpu::Isa kIsa>
+void run_flash(const Problem& p) {
+  const Tensor &bias = p.options.bias, &mask = p.options.mask;
+  std::vector<std::int64_t> offsets[4];
+  const auto view = [&](const Tensor& t, std::vector<std::int64_t>& image_offset) {
+    for (std::int64_t b = 0; b < t.size(0); ++b) image_offset.push_back(b * t.stride(0));
+    return cpu::TokenView{t.raw(), image_offset.data(), t.stride(2), 0, t.stride(1), t.size(1)};
+  };
+  const auto step = [](const Tensor& t, int axis) { return t.defined() && t.size(axis) > 1 ? t.stride(axis) : 0; };
+  cpu::FlashProblem f;
+  f.q = view(p.q, offsets[0]);
+  f.k = view(p.k, offsets[1]);
+  f.v = view(p.v, offsets[2]);
+  f.out = view(p.out, offsets[3]);
+  f.type = cpu::float_type(p.q.dtype());
+  f.images = p.q.size(0);
+  f.heads = p.q.size(2);
+  f.key_heads = p.k.size(2);
+  f.queries = p.q.size(1);
+  f.keys = p.k.size(1);
+  f.dim = p.q.size(3);
+  f.value_dim = p.v.size(3);
+  f.scale = p.scale;
+  f.is_causal = p.options.is_causal;
+  f.bias = bias.defined() ? bias.data<float>() : nullptr;
+  f.bias_image = step(bias, 0);
+  f.bias_head = step(bias, 1);
+  f.bias_row = step(bias, 2);
+  f.mask = mask.defined() ? static_cast<const std::uint8_t*>(mask.raw()) : nullptr;
+  f.mask_image = step(mask, 0);
+  f.mask_head = step(mask, 1);
+  f.mask_row = step(mask, 2);
+  cpu::flash_attention(kIsa, f);
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+#if defined(VITRINE_X86)
+    {"flash_avx512_bf16", can_run_flash<cpu::Isa::avx512_bf16>, run_flash<cpu::Isa::avx512_bf16>},
+    {"flash_avx512", can_run_flash<cpu::Isa::avx512>, run_flash<cpu::Isa::avx512>},
+    {"flash_avx2", can_run_flash<cpu::Isa::avx2>, run_flash<cpu::Isa::avx2>},
+#endif
+    {"flash_scalar", can_run_flash<cpu::Isa::scalar>, run_flash<cpu::Isa::scalar>},
     {"reference", [](const Problem&) { return std::string(); }, run_reference},
 };
 

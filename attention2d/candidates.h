@@ -19,6 +19,12 @@ struct Candidate {
   void (*run)(const Problem&);
 };
 
+// Why a kernel of this target cannot run; empty: it can.
+inline std::string lacks(cpu::Isa wanted) {
+  if (wanted <= cpu::isa()) return {};
+  return fmt::format("needs {}, {} is in force", cpu::name_of(wanted), cpu::name_of(cpu::isa()));
+}
+
 // `impl` is a candidate's name, or the part of names before "_TARGET" ("flash" for "flash_avx2"); empty: any.
 inline bool is_named(std::string_view name, std::string_view impl) {
   return impl.empty() || name == impl || (name.starts_with(impl) && name[impl.size()] == '_');

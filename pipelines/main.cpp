@@ -1,6 +1,5 @@
 // The command `vitrine`: a thin layer over the library. Each command is a file in commands/; this one holds their table,
 // the common options, and turns errors into one line and an exit code.
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -8,18 +7,15 @@
 #include <new>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include <vitrine/layers/context.h>
-#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/commands/command.h>
-#include <vitrine/pipelines/commands/model_options.h>
 
 namespace {
 
@@ -27,7 +23,7 @@ using namespace vitrine::command;
 
 // In the order of the help.
 constexpr const Command* kCommands[] = {
-    &kClassifyCommand, &kEvaluateCommand, &kModelsCommand, &kInspectCommand, &kInfoCommand,
+    &kInfoCommand,
 };
 
 const Command* find_command(std::string_view name) {
@@ -38,11 +34,9 @@ const Command* find_command(std::string_view name) {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   constexpr const char* kGroup = "Common options";
-  app.add_option("--device", options.device, "cpu (the default), cuda or cuda:INDEX")
-      ->option_text("NAME")
-      ->check([](const std::string& name) {
-        return name == "cpu" || name == "cuda" || name.starts_with("cuda:") ? "" : fmt::format("'{}' is no device", name);
-      })
+  app.add_option("--device", options.device, "Where to compute (default cpu)")
+      ->option_text("cpu")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
       ->group(kGroup);
   app.add_option_function<std::string>(
          "--dtype", [&options](const std::string& name) { options.dtype = vitrine::parse_dtype(name); },
@@ -91,9 +85,7 @@ int run(int argc, char** argv) {
     return usage_error("", fmt::format("unknown command '{}'{}", name, vitrine::detail::suggest_names(name, names)));
   }
   try {
-    std::vector<std::string> arguments = join_numbers(argc, argv);
-    std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
-    app.parse(std::move(arguments));
+    app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     std::string help = find_command(name) ? app.get_subcommand(std::string(name))->help("vitrine") : app.help();
     console.print(help.substr(0, help.find_last_not_of('\n') + 1));
@@ -106,9 +98,11 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return usage_error(find_command(name) ? name : "", error.what());
   }
-  const vitrine::Device device = vitrine::parse_device(console.options().device);
+  if (console.options().device != "cpu")
+    throw vitrine::Error("--device cuda: this build has no CUDA; configure with VITRINE_CUDA=ON, or use --device cpu");
+
   catch_interrupt();
-  vitrine::Context context({.threads = console.options().threads, .device = device});
+  vitrine::Context context({.threads = console.options().threads, .device = {}});
   vitrine::ContextScope scope(context);
   try {
     const int code = body(console);

@@ -1,0 +1,362 @@
+// Tiled attention: out = softmax(scale q k^T + bias) v, the logits of a few queries at a time.
+//
+//              keys, a block of at most kBlock
+//           +-----------------------------+
+//   group   |  S = Q K^T, then P = 2^...  |  x  V block   ->  O, kRows x value_dim
+//   of up   +-----------------------------+
+//   to kRows queries
+//
+// K and V of a head are packed once into panels of kPanel columns: K as [panel][d][kPanel keys], V as
+// [panel][key][kPanel value channels]. Both products are then one micro-kernel, row(A) x panel(B): A's elements are
+// broadcast from rows of kStep words (Q, and P in the place of S), kRows x 2 vectors of sums stay in registers.
+// Sequences of at most kBlock keys need no second look at their sums (no rescaling); longer ones keep the running
+// maximum and sum of the online softmax, for a tile of kGroups groups that share each block while it is in the L2 cache.
+//
+// bf16 where the target multiplies it: the words of A and B are pairs of bf16 (two channels of Q and K; two keys of P
+// and V), the sums are f32. Elsewhere, and for f16, rows are widened to f32 while packing.
+#include <vitrine/attention2d/cpu/attention.h>
+
+#include <vitrine/attention2d/cpu/tile.h>
+
+namespace vitrine::cpu::VITRINE_TARGET {
+
+namespace {
+
+// 14 x 2 sums, 2 columns of B and a broadcast fill the 32 registers of AVX-512; 6 x 2 the 16 of AVX2.
+#if defined(VITRINE_TARGET_AVX512)
+constexpr int kRows = 14;
+#else
+constexpr int kRows = 6;
+#endif
+constexpr int kPanel = 2 * kLanes;
+constexpr i64 kBlock = 512;
+constexpr i64 kStep = kBlock + 16;  // words between rows of Q and S: an odd number of cache lines, they fall into different sets
+constexpr int kGroups = 4;
+constexpr float kLog2e = 1.44269504088896341f;
+constexpr float kMinusInfinity = -__builtin_inff();
+
+static_assert(kFlashMaxDim <= kBlock);
+
+inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
+inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
+inline int lanes_left(i64 end, i64 at) { return static_cast<int>(min_of(end - at, kLanes)); }
+
+// How elements are stored and multiplied. Words are what the micro-kernel counts: an f32, or a pair of bf16.
+template <typename T>
+struct Widened {
+  using Element = T;
+  static constexpr int kPerWord = 1, kExpTerms = 5;
+  static Vf multiply_add(Vf a, Vf b, Vf c) { return fma(a, b, c); }
+  static Vf load_words(const T* p, int elements) { return elements >= kLanes ? load(p) : load_n(p, elements); }
+  // Words of the keys in rows p and next (null: none) of V.
+  static Vf load_value_words(const T* p, const T*, int n) { return n >= kLanes ? load(p) : load_n(p, n); }
+  static void store_weights(float* row, i64 at, Vf p) { store(row + at, p); }
+};
+
+#if defined(VITRINE_TARGET_BF16)
+struct Pairs {
+  using Element = Bf16;
+  static constexpr int kPerWord = 2, kExpTerms = 3;
+  static Vf multiply_add(Vf a, Vf b, Vf c) {
+    return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+  }
+  static Vf load_words(const Bf16* p, int elements) {
+    const __mmask32 mask = elements >= 32 ? 0xffffffffu : (1u << elements) - 1u;
+    return {_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, p))};
+  }
+  static Vf load_value_words(const Bf16* p, const Bf16* next, int n) {
+    const __mmask16 mask = lanes_mask(n);
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+    if (!next) return {_mm512_castsi512_ps(low)};
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, next));
+    return {_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)))};
+  }
+  // In the place of the logits: element `at` lands at or before the logits of the same vector.
+  static void store_weights(float* row, i64 at, Vf p) { store_bf16(reinterpret_cast<std::uint16_t*>(row) + at, p); }
+};
+#endif
+
+// C[kR][kV vectors] (+)= A[kR][k words] B[k words][kPanel]
+template <typename Path, int kR, int kV>
+void multiply(i64 k, const float* a, const float* b, float* c, i64 c_step, bool accumulate) {
+  Vf sum[kR][kV];
+#pragma GCC unroll 16
+  for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) sum[r][v] = accumulate ? load(c + r * c_step + v * kLanes) : zero();
+  for (i64 i = 0; i < k; ++i, ++a, b += kPanel) {
+    Vf column[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) column[v] = load(b + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kR; ++r) {
+      const Vf element = set1(a[r * kStep]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[r][v] = Path::multiply_add(element, column[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) store(c + r * c_step + v * kLanes, sum[r][v]);
+}
+
+// All panels that cover `columns`; the last one may need one vector only.
+template <typename Path, int kR>
+void multiply_panels(int rows, i64 k, const float* a, const float* b, i64 panel_words, float* c, i64 c_step, i64 columns,
+                     bool accumulate) {
+  if constexpr (kR > 1) {
+    if (rows < kR) return multiply_panels<Path, kR - 1>(rows, k, a, b, panel_words, c, c_step, columns, accumulate);
+  }
+  for (i64 at = 0; at < columns; at += kPanel, b += panel_words) {
+    if (columns - at > kLanes)
+      multiply<Path, kR, 2>(k, a, b, c + at, c_step, accumulate);
+    else
+      multiply<Path, kR, 1>(k, a, b, c + at, c_step, accumulate);
+  }
+}
+
+struct Layout {
+  i64 key_words, value_words;                         // of the reductions: channels of Q and K; keys of P and V
+  i64 key_panel, value_panel;                         // words of a panel
+  i64 blocks, block;                                  // of keys
+  i64 tiles, groups;                                  // tiles of queries a head, groups a tile
+  i64 o_step;                                         // floats between rows of O
+  i64 k_at, v_at, q_at, s_at, o_at, state_at, words;  // where things are in the workspace, and its size
+};
+
+Layout layout_of(const FlashProblem& p, int per_word) {
+  Layout l;
+  l.key_words = ceil_div(p.dim, per_word);
+  l.value_words = ceil_div(p.keys, per_word);
+  l.key_panel = l.key_words * kPanel;
+  l.value_panel = l.value_words * kPanel;
+  l.blocks = ceil_div(p.keys, kBlock);
+  l.block = l.blocks <= 1 ? p.keys : round_up(ceil_div(p.keys, l.blocks), kPanel);
+  l.groups = l.blocks > 1 ? kGroups : 1;
+  l.tiles = ceil_div(p.queries, kRows * l.groups);
+  l.o_step = round_up(p.value_dim, kPanel);
+  const auto place = [&l](i64 words) {
+    const i64 at = l.words;
+    l.words += round_up(words, 16);
+    return at;
+  };
+  l.words = 0;
+  l.k_at = place(ceil_div(p.keys, kPanel) * l.key_panel);
+  l.v_at = place(ceil_div(p.value_dim, kPanel) * l.value_panel);
+  l.q_at = place(l.groups * kRows * kStep);
+  l.s_at = place(kRows * kStep);
+  l.o_at = place(l.groups * kRows * l.o_step);
+  l.state_at = place(2 * l.groups * kRows);
+  return l;
+}
+
+template <typename T>
+const T* row_at(const TokenView& view, i64 image, i64 head, i64 token) {
+  return static_cast<const T*>(view.data) + view.image_offset[image] + head * view.head + token / view.columns * view.row +
+         token % view.columns * view.column;
+}
+
+template <typename Path>
+void pack_keys(const FlashProblem& p, const Layout& l, i64 image, i64 head, float* to) {
+  using T = typename Path::Element;
+  for (i64 j = 0; j < p.keys; j += kPanel, to += l.key_panel)
+    for (int half = 0; half < 2; ++half) {
+      const i64 first = j + half * kLanes, left = p.keys - first;
+      const int rows = left < 0 ? 0 : static_cast<int>(min_of(left, kLanes));
+      const T* row[kLanes];
+      for (int r = 0; r < rows; ++r) row[r] = row_at<T>(p.k, image, head, first + r);
+      store_transposed(to + half * kLanes, kPanel, rows, l.key_words, [&](int lane, i64 word, int) {
+        const i64 at = word * Path::kPerWord;
+        return Path::load_words(row[lane] + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord)));
+      });
+    }
+}
+
+template <typename Path>
+void pack_values(const FlashProblem& p, const Layout& l, i64 image, i64 head, float* to) {
+  using T = typename Path::Element;
+  for (i64 word = 0; word < l.value_words; ++word) {
+    const i64 key = word * Path::kPerWord;
+    const T* row = row_at<T>(p.v, image, head, key);
+    const T* next = key + 1 < p.keys ? row_at<T>(p.v, image, head, key + 1) : nullptr;
+    float* panel = to + word * kPanel;
+    for (i64 d = 0; d < p.value_dim; d += kPanel, panel += l.value_panel) {
+      store(panel, Path::load_value_words(row + d, next ? next + d : nullptr, lanes_left(p.value_dim, d)));
+      if (p.value_dim - d <= kLanes) break;  // the second vector is never read
+      const i64 e = d + kLanes;
+      store(panel + kLanes, Path::load_value_words(row + e, next ? next + e : nullptr, lanes_left(p.value_dim, e)));
+    }
+  }
+}
+
+template <typename Path>
+void pack_queries(const FlashProblem& p, const Layout& l, i64 image, i64 head, i64 first, i64 count, float* to) {
+  using T = typename Path::Element;
+  for (i64 i = 0; i < count; ++i, to += kStep) {
+    const T* row = row_at<T>(p.q, image, head, first + i);
+    for (i64 word = 0; word < l.key_words; word += kLanes) {
+      const i64 at = word * Path::kPerWord;
+      store(to + word, Path::load_words(row + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord))));
+    }
+  }
+}
+
+// The running softmax of one query.
+struct RowState {
+  float largest, sum;  // of the logits so far; of 2^(logit - largest)
+};
+
+// Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives the factor that
+// sums over earlier blocks take.
+template <typename Path>
+float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
+  Vf most[2] = {set1(kMinusInfinity), set1(kMinusInfinity)};
+  i64 j = 0;
+  for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
+    most[0] = max(most[0], load(s + j));
+    most[1] = max(most[1], load(s + j + kLanes));
+  }
+  for (; j < count; j += kLanes) most[0] = max(most[0], keep_n(load(s + j), lanes_left(count, j), set1(kMinusInfinity)));
+  const float block_largest = reduce_max(max(most[0], most[1]));
+  const float largest = block_largest > state.largest ? block_largest : state.largest;
+  if (largest == kMinusInfinity) {  // nothing seen so far
+    for (j = 0; j < end; j += kLanes) Path::store_weights(s, j, zero());
+    return 1.0f;
+  }
+  const Vf u = set1(unit), shift = set1(-largest * unit);
+  Vf sum[2] = {zero(), zero()};
+  for (j = 0; j + 2 * kLanes <= count; j += 2 * kLanes) {
+    const Vf a = exp2_negative<Path::kExpTerms>(fma(load(s + j), u, shift));
+    const Vf b = exp2_negative<Path::kExpTerms>(fma(load(s + j + kLanes), u, shift));
+    Path::store_weights(s, j, a);
+    Path::store_weights(s, j + kLanes, b);
+    sum[0] = add(sum[0], a);
+    sum[1] = add(sum[1], b);
+  }
+  for (; j < end; j += kLanes) {
+    const int n = count > j ? lanes_left(count, j) : 0;
+    const Vf a = keep_n(exp2_negative<Path::kExpTerms>(fma(load(s + j), u, shift)), n, zero());
+    Path::store_weights(s, j, a);
+    sum[0] = add(sum[0], a);
+  }
+  float factor = 1.0f;
+  if (state.largest != largest) {
+    const float change = state.largest == kMinusInfinity ? kMinusInfinity : (state.largest - largest) * unit;
+    alignas(64) float lanes[kLanes];
+    store(lanes, exp2_negative<5>(set1(change)));
+    factor = lanes[0];
+  }
+  state = {largest, state.sum * factor + reduce_add(add(sum[0], sum[1]))};
+  return factor;
+}
+
+// Scale, bias and mask of one row, where the logits need more than a factor.
+void prepare_row(const FlashProblem& p, i64 image, i64 head, i64 query, i64 first_key, i64 count, float* s) {
+  for (i64 j = 0; j < count; ++j) s[j] *= p.scale;
+  if (p.bias) {
+    const float* bias = p.bias + image * p.bias_image + head * p.bias_head + query * p.bias_row + first_key;
+    for (i64 j = 0; j < count; ++j) s[j] += bias[j];
+  }
+  if (p.mask) {
+    const std::uint8_t* mask = p.mask + image * p.mask_image + head * p.mask_head + query * p.mask_row + first_key;
+    for (i64 j = 0; j < count; ++j) s[j] = mask[j] ? s[j] : kMinusInfinity;
+  }
+}
+
+template <typename T>
+void write_rows(const FlashProblem& p, i64 image, i64 head, i64 first, i64 count, const float* o, i64 o_step,
+                const RowState* state) {
+  for (i64 i = 0; i < count; ++i, o += o_step) {
+    T* to = const_cast<T*>(row_at<T>(p.out, image, head, first + i));
+    const Vf factor = set1(state[i].sum == 0.0f ? 0.0f : 1.0f / state[i].sum);
+    i64 d = 0;
+    for (; d + kLanes <= p.value_dim; d += kLanes) store(to + d, mul(load(o + d), factor));
+    if (d < p.value_dim) store_n(to + d, mul(load(o + d), factor), lanes_left(p.value_dim, d));
+  }
+}
+
+// Block of keys x group of queries: logits, weights, and their share of O.
+template <typename Path>
+void attend_group(const FlashProblem& p, const Layout& l, i64 image, i64 head, i64 query, int rows, i64 first_key, i64 block_keys,
+                  const float* q, float* o, RowState* state, float* workspace) {
+  const i64 keys = p.is_causal ? min_of(block_keys, query + rows - first_key) : block_keys;
+  if (keys <= 0) return;
+  float* s = workspace + l.s_at;
+  multiply_panels<Path, kRows>(rows, l.key_words, q, workspace + l.k_at + first_key / kPanel * l.key_panel, l.key_panel, s, kStep,
+                               keys, false);
+  const bool plain = !p.bias && !p.mask && p.scale > 0;
+  const i64 weight_words = ceil_div(keys, Path::kPerWord);
+  for (int r = 0; r < rows; ++r) {
+    const i64 count = p.is_causal ? min_of(keys, query + r + 1 - first_key) : keys;
+    if (!plain) prepare_row(p, image, head, query + r, first_key, count, s + r * kStep);
+    const float factor = row_softmax<Path>(s + r * kStep, count < 0 ? 0 : count, weight_words * Path::kPerWord,
+                                           plain ? p.scale * kLog2e : kLog2e, state[r]);
+    if (first_key > 0 && factor != 1.0f)
+      for (i64 d = 0; d < p.value_dim; d += kLanes) store(o + r * l.o_step + d, mul(load(o + r * l.o_step + d), set1(factor)));
+  }
+  multiply_panels<Path, kRows>(rows, weight_words, s, workspace + l.v_at + first_key / Path::kPerWord * kPanel, l.value_panel, o,
+                               l.o_step, p.value_dim, first_key > 0);
+}
+
+template <typename Path>
+void run_path(const FlashProblem& p, i64 begin, i64 end, float* workspace) {
+  const Layout l = layout_of(p, Path::kPerWord);
+  RowState* state = reinterpret_cast<RowState*>(workspace + l.state_at);
+  i64 packed = -1;  // image and key head whose K and V are in the workspace
+  for (i64 item = begin; item < end; ++item) {
+    const i64 image = item / l.tiles / p.heads, head = item / l.tiles % p.heads, key_head = head / (p.heads / p.key_heads);
+    if (packed != image * p.key_heads + key_head) {
+      packed = image * p.key_heads + key_head;
+      pack_keys<Path>(p, l, image, key_head, workspace + l.k_at);
+      pack_values<Path>(p, l, image, key_head, workspace + l.v_at);
+    }
+    // Causal tiles cost more the later they are: from both ends in turn, so that ranges of items cost the same.
+    const i64 turn = item % l.tiles, tile = !p.is_causal ? turn : turn % 2 == 0 ? turn / 2 : l.tiles - 1 - turn / 2;
+    const i64 first = p.queries * tile / l.tiles, count = p.queries * (tile + 1) / l.tiles - first;
+    pack_queries<Path>(p, l, image, head, first, count, workspace + l.q_at);
+    for (i64 i = 0; i < count; ++i) state[i] = {kMinusInfinity, 0.0f};
+    const i64 groups = ceil_div(count, kRows);
+    for (i64 key = 0; key < p.keys; key += l.block)
+      for (i64 g = 0; g < groups; ++g) {
+        const i64 at = count * g / groups, rows = count * (g + 1) / groups - at;
+        attend_group<Path>(p, l, image, head, first + at, static_cast<int>(rows), key, min_of(l.block, p.keys - key),
+                           workspace + l.q_at + at * kStep, workspace + l.o_at + at * l.o_step, state + at, workspace);
+      }
+    write_rows<typename Path::Element>(p, image, head, first, count, workspace + l.o_at, l.o_step, state);
+  }
+}
+
+int elements_per_word([[maybe_unused]] const FlashProblem& p) {
+#if defined(VITRINE_TARGET_BF16)
+  if (p.type == FloatType::bf16) return Pairs::kPerWord;
+#endif
+  return 1;
+}
+
+i64 items(const FlashProblem& p) { return p.images * p.heads * layout_of(p, elements_per_word(p)).tiles; }
+
+i64 workspace_bytes(const FlashProblem& p) { return layout_of(p, elements_per_word(p)).words * static_cast<i64>(sizeof(float)); }
+
+void run(const FlashProblem& p, i64 begin, i64 end, void* workspace) {
+  float* words = static_cast<float*>(workspace);
+  switch (p.type) {
+    case FloatType::f32:
+      return run_path<Widened<float>>(p, begin, end, words);
+    case FloatType::f16:
+      return run_path<Widened<F16>>(p, begin, end, words);
+    case FloatType::bf16:
+#if defined(VITRINE_TARGET_BF16)
+      return run_path<Pairs>(p, begin, end, words);
+#else
+      return run_path<Widened<Bf16>>(p, begin, end, words);
+#endif
+  }
+}
+
+}  // namespace
+
+FlashKernel flash_kernel() { return {items, workspace_bytes, run}; }
+
+}  // namespace vitrine::cpu::VITRINE_TARGET

@@ -1,0 +1,56 @@
+// The tiled attention kernel: what one run of it needs, as raw pointers and strides (in elements), and its targets.
+#pragma once
+
+#include <cstdint>
+
+namespace vitrine::cpu {
+
+enum class FloatType : std::uint8_t { f32, bf16, f16 };
+
+// Token n of head h of image i of a tensor is the row of elements at
+//   data + image_offset[i] + h * head + (n / columns) * row + (n % columns) * column.
+struct TokenView {
+  const void* data = nullptr;
+  const std::int64_t* image_offset = nullptr;
+  std::int64_t head = 0, row = 0, column = 0, columns = 1;
+};
+
+struct FlashProblem {
+  TokenView q, k, v, out;
+  FloatType type = FloatType::f32;  // of all four
+  std::int64_t images = 0, heads = 0, key_heads = 0, queries = 0, keys = 0, dim = 0, value_dim = 0;
+  float scale = 1;
+  bool is_causal = false;
+  // Added to the scaled logits; a byte per key, 0: not seen. Either may be null; steps of broadcast axes are 0.
+  const float* bias = nullptr;
+  std::int64_t bias_image = 0, bias_head = 0, bias_row = 0;
+  const std::uint8_t* mask = nullptr;
+  std::int64_t mask_image = 0, mask_head = 0, mask_row = 0;
+};
+
+constexpr std::int64_t kFlashMaxDim = 512;
+
+// Work is split into items, (image, head, tile of queries) in this order; any thread may run any range of them and
+// results do not depend on the split.
+struct FlashKernel {
+  std::int64_t (*items)(const FlashProblem&);
+  std::int64_t (*workspace_bytes)(const FlashProblem&);  // of one thread, 64-byte aligned
+  void (*run)(const FlashProblem&, std::int64_t begin, std::int64_t end, void* workspace);
+};
+
+namespace scalar {
+FlashKernel flash_kernel();
+}
+#if defined(VITRINE_X86)
+namespace avx2 {
+FlashKernel flash_kernel();
+}
+namespace avx512 {
+FlashKernel flash_kernel();
+}
+namespace avx512_bf16 {
+FlashKernel flash_kernel();
+}
+#endif
+
+}  // namespace vitrine::cpu

@@ -1,0 +1,17 @@
+// Host side of the attention kernels: the target's kernel, threads and workspaces.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <vitrine/attention2d/cpu/attention.h>
+#include <vitrine/layers/cpu/isa.h>
+#include <vitrine/layers/dtype.h>
+
+namespace vitrine::cpu {
+
+FloatType float_type(DType dtype);  // of f32, bf16, f16
+
+void flash_attention(Isa isa, const FlashProblem& problem);
+
+}  // namespace vitrine::cpu

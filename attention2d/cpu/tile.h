@@ -1,0 +1,115 @@
+// What the attention kernels share beside simd.h: transposes of square tiles, powers of two, lane selection.
+// Included only by kernel sources; see simd.h for why everything is in the target's namespace.
+#pragma once
+
+#include <vitrine/layers/cpu/simd.h>
+
+namespace vitrine::cpu::VITRINE_TARGET {
+
+inline constexpr int kLanes = Vf::kLanes;
+
+// Lanes below n of a, the others of b.
+inline Vf keep_n(Vf a, int n, Vf b) {
+#if defined(VITRINE_TARGET_AVX512)
+  return {_mm512_mask_blend_ps(lanes_mask(n), b.v, a.v)};
+#elif defined(VITRINE_TARGET_AVX2)
+  return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(lanes_mask(n)))};
+#else
+  return n > 0 ? a : b;
+#endif
+}
+
+// 2^x for x <= 0: 2^round(x) times a minimax polynomial of the rest, |rest| <= 1/2. Below -150 it is 0; NaN passes.
+// Relative error 7.5e-8 with 5 terms; with 3 terms 7.5e-5, for results that are rounded to bf16.
+template <int kTerms>
+inline Vf exp2_negative(Vf x) {
+  static_assert(kTerms == 3 || kTerms == 5);
+  x = max(set1(-150.0f), x);
+  const Vf n = round(x), r = sub(x, n);
+  Vf p;
+  if constexpr (kTerms == 5) {
+    p = fma(set1(1.3276471979e-3f), r, set1(9.6755413342e-3f));
+    p = fma(p, r, set1(5.5507132735e-2f));
+    p = fma(p, r, set1(2.4022119724e-1f));
+    p = fma(p, r, set1(6.9314696706e-1f));
+    p = fma(p, r, set1(1.0000000717f));
+  } else {
+    p = fma(set1(5.5171669075e-2f), r, set1(2.4261112219e-1f));
+    p = fma(p, r, set1(6.9326098544e-1f));
+    p = fma(p, r, set1(9.9992807354e-1f));
+  }
+  return scale_by_power(p, n);
+}
+
+// Transposes the square of kLanes x kLanes elements that the vectors hold, one row each.
+inline void transpose(Vf (&row)[kLanes]) {
+#if defined(VITRINE_TARGET_AVX512)
+  __m512 a[16], b[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    a[2 * i] = _mm512_unpacklo_ps(row[2 * i].v, row[2 * i + 1].v);
+    a[2 * i + 1] = _mm512_unpackhi_ps(row[2 * i].v, row[2 * i + 1].v);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {  // b[4 i + c]: column c of each group of four, rows 4 i .. 4 i + 3
+    const auto pair = [](__m512 lo, __m512 hi, bool upper) {
+      const __m512d l = _mm512_castps_pd(lo), h = _mm512_castps_pd(hi);
+      return _mm512_castpd_ps(upper ? _mm512_unpackhi_pd(l, h) : _mm512_unpacklo_pd(l, h));
+    };
+    b[4 * i] = pair(a[4 * i], a[4 * i + 2], false);
+    b[4 * i + 1] = pair(a[4 * i], a[4 * i + 2], true);
+    b[4 * i + 2] = pair(a[4 * i + 1], a[4 * i + 3], false);
+    b[4 * i + 3] = pair(a[4 * i + 1], a[4 * i + 3], true);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 low = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88), high = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512 low_odd = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xdd), high_odd = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xdd);
+    row[c].v = _mm512_shuffle_f32x4(low, high, 0x88);
+    row[4 + c].v = _mm512_shuffle_f32x4(low_odd, high_odd, 0x88);
+    row[8 + c].v = _mm512_shuffle_f32x4(low, high, 0xdd);
+    row[12 + c].v = _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd);
+  }
+#elif defined(VITRINE_TARGET_AVX2)
+  __m256 a[8], b[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    a[2 * i] = _mm256_unpacklo_ps(row[2 * i].v, row[2 * i + 1].v);
+    a[2 * i + 1] = _mm256_unpackhi_ps(row[2 * i].v, row[2 * i + 1].v);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    b[4 * i] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0x44);
+    b[4 * i + 1] = _mm256_shuffle_ps(a[4 * i], a[4 * i + 2], 0xee);
+    b[4 * i + 2] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0x44);
+    b[4 * i + 3] = _mm256_shuffle_ps(a[4 * i + 1], a[4 * i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    row[c].v = _mm256_permute2f128_ps(b[c], b[4 + c], 0x20);
+    row[4 + c].v = _mm256_permute2f128_ps(b[c], b[4 + c], 0x31);
+  }
+#else
+  static_cast<void>(row);
+#endif
+}
+
+// to[d * step + lane] = element d of row `lane`, d < dim; lanes from `rows` on are 0. load(lane, d, n) gives the n <= kLanes
+// elements of a row that start at d, zeros after them.
+template <typename Load>
+inline void store_transposed(float* to, i64 step, int rows, i64 dim, const Load& load) {
+  for (i64 d = 0; d < dim; d += kLanes) {
+    const int n = dim - d < kLanes ? static_cast<int>(dim - d) : kLanes;
+    Vf square[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) square[lane] = lane < rows ? load(lane, d, n) : zero();
+    transpose(square);
+    if (n == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) store(to + (d + i) * step, square[i]);
+    } else {
+      for (int i = 0; i < n; ++i) store(to + (d + i) * step, square[i]);
+    }
+  }
+}
+
+}  // namespace vitrine::cpu::VITRINE_TARGET
