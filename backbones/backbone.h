@@ -26,7 +26,7 @@ struct PreprocessConfig {
   std::int64_t height = 224, width = 224, channels = 3;
   double crop_pct = 0.875;
   std::string crop_mode = "center";       // center, squash, border, pad (not timm's: as border, filled with zeros)
-  std::string interpolation = "bicubic";  // nearest, box, bilinear, hamming, bicubic, lanczos; area (OpenCV's)
+  std::string interpolation = "bicubic";  // nearest, box, bilinear, hamming, bicubic, lanczos
   std::vector<float> mean{0.485f, 0.456f, 0.406f}, std{0.229f, 0.224f, 0.225f};
 };
 
@@ -94,7 +94,9 @@ class VITRINE_API Backbone {
 struct ModelEntry {
   std::string name, family;
 };
-VITRINE_API std::vector<ModelEntry> list_models(std::string_view pattern = "*");  // shell pattern: * and ?
+// Shell pattern: * and ?. One with a dot lists the published weights that a model's name may carry as NAME.TAG, which chooses
+// their preprocessing and number of classes.
+VITRINE_API std::vector<ModelEntry> list_models(std::string_view pattern = "*");
 VITRINE_API bool is_model(std::string_view name);
 // The defaults of a named model without building it.
 VITRINE_API PreprocessConfig default_preprocess(std::string_view name);

@@ -33,6 +33,9 @@ struct Family {
   std::span<const Variant> constructors = {};
   std::string_view preprocess = "{}";  // the family's defaults, over those of PreprocessConfig
   std::string_view head = "head";      // path of the last linear layer, whose rows are the classes
+  // Published weights of a variant, NAME.TAG: arguments and preprocessing where they differ from the variant's. Listed
+  // only by patterns with a dot.
+  std::span<const Variant> pretrained = {};
 };
 
 // Which of `count` intermediates IntermediatesOptions::indices ask for: all where empty, negative ones counted from the

@@ -3,8 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/backbones/beit.h>
+#include <vitrine/backbones/eva.h>
 #include <vitrine/backbones/family.h>
 #include <vitrine/backbones/nat.h>
+#include <vitrine/backbones/vit.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 
@@ -12,7 +15,8 @@ namespace vitrine {
 namespace detail {
 
 std::span<const Family* const> families() {
-  static constexpr const Family* kFamilies[] = {&kNatFamily, &kDinatSFamily, &kNatIsotropicFamily};
+  static constexpr const Family* kFamilies[] = {&kVitFamily, &kDeitFamily,   &kEvaFamily,         &kBeitFamily,
+                                                &kNatFamily, &kDinatSFamily, &kNatIsotropicFamily};
   return kFamilies;
 }
 
@@ -58,13 +62,24 @@ Request parse_request(std::string_view text) {
 struct Found {
   const Family* family = nullptr;
   const Variant* variant = nullptr;
+  const Variant* pretrained = nullptr;  // NAME.TAG
 };
 
+const Variant* find_row(std::span<const Variant> rows, std::string_view name) {
+  for (const Variant& row : rows)
+    if (row.name == name) return &row;
+  return nullptr;
+}
+
 Found find(std::string_view name) {
+  const std::string_view untagged = name.substr(0, name.find('.'));
   for (const Family* family : detail::families())
-    for (const auto rows : {family->variants, family->constructors})
-      for (const Variant& variant : rows)
-        if (variant.name == name) return {family, &variant};
+    for (const auto rows : {family->variants, family->constructors}) {
+      if (const Variant* variant = find_row(rows, name)) return {family, variant};
+      const Variant* variant = untagged == name ? nullptr : find_row(rows, untagged);
+      const Variant* pretrained = variant ? find_row(family->pretrained, name) : nullptr;
+      if (pretrained) return {family, variant, pretrained};
+    }
   return {};
 }
 
@@ -72,7 +87,9 @@ Found find_or_throw(std::string_view name) {
   const Found found = find(name);
   if (found.family != nullptr) return found;
   std::vector<std::string> names;
-  for (const auto& entry : list_models()) names.push_back(entry.name);
+  const std::string_view untagged = name.substr(0, name.find('.'));
+  for (const auto& entry : list_models(untagged != name && is_model(untagged) ? std::string(untagged) + ".*" : "*"))
+    names.push_back(entry.name);
   throw Error(fmt::format("unknown model '{}'{}; `vitrine models` lists all", name, detail::suggest_names(name, names, 5)));
 }
 
@@ -80,6 +97,7 @@ PreprocessConfig preprocess_of(const Found& found, const Arguments& arguments) {
   const std::string name(found.variant->name);
   PreprocessConfig config = detail::parse_pretrained_config(found.family->preprocess, name);
   config = detail::parse_pretrained_config(found.variant->preprocess, name, std::move(config));
+  if (found.pretrained) config = detail::parse_pretrained_config(found.pretrained->preprocess, name, std::move(config));
   // The names that all publishers use for the two that change the input.
   std::array<std::int64_t, 2> img_size{config.height, config.width};
   detail::ArgumentReader(name, arguments).get("img_size", img_size).get("in_chans", config.channels);
@@ -89,7 +107,9 @@ PreprocessConfig preprocess_of(const Found& found, const Arguments& arguments) {
 
 Arguments merge(const Found& found, const Arguments& bracket, const Arguments& given) {
   Arguments merged = detail::parse_json_arguments(found.variant->arguments, found.variant->name);
-  for (const Arguments* layer : {&bracket, &given})
+  Arguments tagged;
+  if (found.pretrained) tagged = detail::parse_json_arguments(found.pretrained->arguments, found.pretrained->name);
+  for (const Arguments* layer : {static_cast<const Arguments*>(&tagged), &bracket, &given})
     for (const auto& [name, value] : *layer) merged[name] = value;
   return merged;
 }
@@ -120,8 +140,9 @@ std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& wei
 
 std::vector<ModelEntry> list_models(std::string_view pattern) {
   std::vector<ModelEntry> entries;
+  const bool tagged = pattern.find('.') != std::string_view::npos;
   for (const Family* family : detail::families())
-    for (const Variant& variant : family->variants)
+    for (const Variant& variant : tagged ? family->pretrained : family->variants)
       if (matches(pattern, variant.name)) entries.push_back({std::string(variant.name), std::string(family->name)});
   return entries;
 }

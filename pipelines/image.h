@@ -42,8 +42,6 @@ VITRINE_API Filter parse_filter(std::string_view name);  // throws Error
 // vertical one. `box` is left, top, right, bottom in the source. Channels are independent (no premultiplied alpha).
 VITRINE_API Image resize_image(const Image& image, std::int64_t width, std::int64_t height, Filter filter,
                                std::optional<std::array<double, 4>> box = std::nullopt);
-// OpenCV's INTER_AREA for shrinking (area averaging in float, rounded): what some models were exported with.
-VITRINE_API Image resize_area(const Image& image, std::int64_t width, std::int64_t height);
 VITRINE_API Image crop_image(const Image& image, std::int64_t left, std::int64_t top, std::int64_t width, std::int64_t height,
                              std::uint8_t fill = 0);  // may reach beyond the picture: filled
 VITRINE_API Image convert_channels(const Image& image, int channels);

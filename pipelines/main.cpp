@@ -1,5 +1,6 @@
 // The command `vitrine`: a thin layer over the library. Each command is a file in commands/; this one holds their table,
 // the common options, and turns errors into one line and an exit code.
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -7,15 +8,18 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/commands/command.h>
+#include <vitrine/pipelines/commands/model_options.h>
 
 namespace {
 
@@ -23,7 +27,7 @@ using namespace vitrine::command;
 
 // In the order of the help.
 constexpr const Command* kCommands[] = {
-    &kInfoCommand,
+    &kClassifyCommand, &kEvaluateCommand, &kModelsCommand, &kInspectCommand, &kInfoCommand,
 };
 
 const Command* find_command(std::string_view name) {
@@ -34,9 +38,11 @@ const Command* find_command(std::string_view name) {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   constexpr const char* kGroup = "Common options";
-  app.add_option("--device", options.device, "Where to compute (default cpu)")
-      ->option_text("cpu")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
+  app.add_option("--device", options.device, "cpu (the default), cuda or cuda:INDEX")
+      ->option_text("NAME")
+      ->check([](const std::string& name) {
+        return name == "cpu" || name == "cuda" || name.starts_with("cuda:") ? "" : fmt::format("'{}' is no device", name);
+      })
       ->group(kGroup);
   app.add_option_function<std::string>(
          "--dtype", [&options](const std::string& name) { options.dtype = vitrine::parse_dtype(name); },
@@ -85,7 +91,9 @@ int run(int argc, char** argv) {
     return usage_error("", fmt::format("unknown command '{}'{}", name, vitrine::detail::suggest_names(name, names)));
   }
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> arguments = join_numbers(argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+    app.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
     std::string help = find_command(name) ? app.get_subcommand(std::string(name))->help("vitrine") : app.help();
     console.print(help.substr(0, help.find_last_not_of('\n') + 1));
@@ -98,11 +106,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return usage_error(find_command(name) ? name : "", error.what());
   }
-  if (console.options().device != "cpu")
-    throw vitrine::Error("--device cuda: this build has no CUDA; configure with VITRINE_CUDA=ON, or use --device cpu");
-
+  const vitrine::Device device = vitrine::parse_device(console.options().device);
   catch_interrupt();
-  vitrine::Context context({.threads = console.options().threads, .device = {}});
+  vitrine::Context context({.threads = console.options().threads, .device = device});
   vitrine::ContextScope scope(context);
   try {
     const int code = body(console);

@@ -16,4 +16,11 @@ Image make_image(std::int64_t width, std::int64_t height, std::int64_t channels)
 void check_image(const Image& image, std::string_view where);
 std::string picture_size_message(const std::string& name, std::int64_t width, std::int64_t height);  // of one that is refused
 
+// The window of resize_image(image, width, height, filter), which must lie inside; the rest is not computed and may be
+// larger than a picture may be.
+struct Window {
+  std::int64_t left, top, width, height;
+};
+Image resize_window(const Image& image, std::int64_t width, std::int64_t height, Filter filter, const Window& window);
+
 }  // namespace vitrine

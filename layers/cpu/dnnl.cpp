@@ -34,6 +34,11 @@ const dnnl::engine& dnnl_engine() {
   return engine;
 }
 
+std::string onednn_version() {
+  const dnnl_version_t* version = ::dnnl_version();
+  return fmt::format("{}.{}.{}", version->major, version->minor, version->patch);
+}
+
 dnnl::stream& dnnl_stream() {
   thread_local dnnl::stream stream(dnnl_engine());
   return stream;

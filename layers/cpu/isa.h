@@ -27,6 +27,9 @@ VITRINE_API Isa detected_isa();  // the best that this processor and kernel have
 VITRINE_API Isa isa();
 VITRINE_API std::vector<Isa> available_isas();  // all up to detected_isa(), for tests
 
+// The version of the oneDNN that runs: "3.2.0".
+VITRINE_API std::string onednn_version();
+
 // VITRINE_LOG=dispatch: prints `what` once a distinct text on stderr. Callers that would format a text on every call ask
 // first whether anybody reads it.
 VITRINE_API bool dispatch_is_logged();

@@ -1,0 +1,320 @@
+#include <vitrine/backbones/beit.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include <vitrine/backbones/family.h>
+#include <vitrine/backbones/preprocessing.h>
+#include <vitrine/backbones/pretrained.h>
+
+namespace vitrine {
+
+using namespace detail;
+
+// --- relative positions ------------------------------------------------------------------------------------------
+
+namespace {
+
+// BEiT's interpolation takes the stored offsets to lie at distances that grow geometrically from the center, so that the
+// outermost ones are as far apart as the outermost new ones. -> their places along one axis of 2 n - 1 offsets.
+std::vector<float> geometric_places(std::int64_t stored, std::int64_t wanted) {
+  const std::int64_t side = stored / 2;
+  double left = 1.01, right = 1.5, q = left;
+  while (right - left > 1e-6) {
+    q = (left + right) / 2;
+    const double reach = (1 - std::pow(q, static_cast<double>(side))) / (1 - q);
+    (reach > static_cast<double>(wanted / 2) ? right : left) = q;
+  }
+  std::vector<float> places(static_cast<std::size_t>(stored), 0.0f);
+  double distance = 1;
+  for (std::int64_t i = 0; i < side; ++i) {
+    places[static_cast<std::size_t>(side + 1 + i)] = static_cast<float>(distance);
+    places[static_cast<std::size_t>(side - 1 - i)] = static_cast<float>(-distance);
+    distance += std::pow(q, static_cast<double>(i + 1));
+  }
+  return places;
+}
+
+// Linear interpolation between uneven places; outside of them the nearest value.
+struct Between {
+  std::size_t left, right;
+  float to_left, to_right;  // distances
+};
+
+Between locate(const std::vector<float>& places, float x) {
+  Between b{};
+  b.right = static_cast<std::size_t>(std::lower_bound(places.begin(), places.end(), x) - places.begin());
+  b.right = std::min(b.right, places.size() - 1);
+  b.left = b.right > 0 ? b.right - 1 : 0;
+  b.to_left = std::max(x - places[b.left], 0.0f);
+  b.to_right = std::max(places[b.right] - x, 0.0f);
+  if (b.to_left == 0 && b.to_right == 0) b.to_left = b.to_right = 1;
+  return b;
+}
+
+// [2 h - 1, 2 w - 1, heads] -> [height, width, heads]
+Tensor resample_geometric(const Tensor& table, std::int64_t height, std::int64_t width) {
+  const std::int64_t heads = table.size(2), stored_width = table.size(1);
+  const auto ys = geometric_places(table.size(0), height), xs = geometric_places(stored_width, width);
+  Tensor result = Tensor::empty({height, width, heads});
+  const float* from = table.data<float>();
+  float* to = result.data<float>();
+  for (std::int64_t row = 0; row < height; ++row)
+    for (std::int64_t column = 0; column < width; ++column) {
+      const Between y = locate(ys, static_cast<float>(row - height / 2)), x = locate(xs, static_cast<float>(column - width / 2));
+      const auto at = [&](std::size_t r, std::size_t c) {
+        return from + (static_cast<std::int64_t>(r) * stored_width + static_cast<std::int64_t>(c)) * heads;
+      };
+      const float *ll = at(y.left, x.left), *lr = at(y.left, x.right), *rl = at(y.right, x.left), *rr = at(y.right, x.right);
+      const float whole = (y.to_left + y.to_right) * (x.to_left + x.to_right);
+      for (std::int64_t h = 0; h < heads; ++h)
+        *to++ = (ll[h] * (y.to_right * x.to_right) + lr[h] * (y.to_right * x.to_left) + rl[h] * (y.to_left * x.to_right) +
+                 rr[h] * (y.to_left * x.to_left)) /
+                whole;
+    }
+  return result;
+}
+
+}  // namespace
+
+RelativePositions::RelativePositions(const Weights& w, const Grid& grid, std::int64_t num_heads, TableInterpolation interpolation,
+                                     const RelativePositions* shared)
+    : num_heads_(num_heads), interpolation_(interpolation) {
+  constexpr std::string_view kName = "relative_position_bias_table";
+  Grid stored = grid;
+  if (const auto shape = w.shape_of(kName); shape && shape->rank() == 2 && (*shape)[1] == num_heads && (*shape)[0] > 3) {
+    const auto side = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>((*shape)[0] - 3))));
+    if (side % 2 == 1 && side * side == (*shape)[0] - 3) stored = {(side + 1) / 2, (side + 1) / 2};
+  }
+  const std::int64_t n = (2 * stored[0] - 1) * (2 * stored[1] - 1);
+  const Tensor table = w.get(kName, {n + 3, num_heads});
+  offsets_ = table.slice(0, 0, n).clone().view({2 * stored[0] - 1, 2 * stored[1] - 1, num_heads});
+  extra_ = table.slice(0, n, n + 3).clone();
+  w.release(kName);
+  offsets_ = table_for(grid);
+  if (shared != nullptr) {
+    add_(offsets_, shared->offsets_);
+    add_(extra_, shared->extra_);
+  }
+}
+
+Tensor RelativePositions::table_for(const Grid& grid) const {  // [2 h - 1, 2 w - 1, heads]
+  const std::int64_t height = 2 * grid[0] - 1, width = 2 * grid[1] - 1;
+  if (offsets_.size(0) == height && offsets_.size(1) == width) return offsets_;
+  if (interpolation_ == TableInterpolation::timm) return resample_geometric(offsets_, height, width);
+  return resize(offsets_.unsqueeze(0), height, width).select(0, 0);
+}
+
+Tensor RelativePositions::bias(std::int64_t height, std::int64_t width) const {
+  // [heads, 2 h - 1, 2 w - 1] with x turned around: the biases of one query and a row of keys lie side by side.
+  const Tensor table = tables_.get(height, width, [&] {
+    const Tensor offsets = table_for({height, width});
+    Tensor turned = Tensor::empty({num_heads_, 2 * height - 1, 2 * width - 1});
+    for (std::int64_t y = 0; y < 2 * height - 1; ++y)
+      for (std::int64_t x = 0; x < 2 * width - 1; ++x)
+        for (std::int64_t h = 0; h < num_heads_; ++h)
+          turned.data<float>()[(h * (2 * height - 1) + y) * (2 * width - 1) + 2 * width - 2 - x] =
+              offsets.data<float>()[(y * (2 * width - 1) + x) * num_heads_ + h];
+    return turned;
+  });
+  const std::int64_t L = 1 + height * width;
+  Tensor result = Tensor::empty({1, num_heads_, L, L});
+  float* out = result.data<float>();
+  const float* extra = extra_.data<float>();
+  for (std::int64_t h = 0; h < num_heads_; ++h) {
+    const float* offsets = table.data<float>() + h * (2 * height - 1) * (2 * width - 1);
+    *out++ = extra[2 * num_heads_ + h];
+    out = std::fill_n(out, L - 1, extra[h]);
+    for (std::int64_t yq = 0; yq < height; ++yq)
+      for (std::int64_t xq = 0; xq < width; ++xq) {
+        *out++ = extra[num_heads_ + h];
+        for (std::int64_t yk = 0; yk < height; ++yk)
+          out = std::copy_n(offsets + (yq - yk + height - 1) * (2 * width - 1) + width - 1 - xq, width, out);
+      }
+  }
+  return result;
+}
+
+// --- block and model ---------------------------------------------------------------------------------------------
+
+namespace {
+
+std::int64_t hidden_features(const BeitConfig& c) {
+  return static_cast<std::int64_t>(static_cast<double>(c.embed_dim) * c.mlp_ratio);
+}
+
+SelfAttentionConfig attention_config(const BeitConfig& c) {
+  SelfAttentionConfig attention;
+  attention.dim = c.embed_dim;
+  attention.num_heads = c.num_heads;
+  attention.qkv_bias = c.qkv_bias;
+  attention.k_bias = false;
+  return attention;
+}
+
+FeedForwardConfig mlp_config(const BeitConfig& c) {
+  FeedForwardConfig mlp;
+  mlp.dim = c.embed_dim;
+  mlp.hidden = hidden_features(c);
+  if (c.scale_mlp) mlp.norm = c.norm;
+  if (c.swiglu_mlp) {
+    mlp.kind = MlpKind::split;
+    mlp.activation = Activation::silu;
+  }
+  return mlp;
+}
+
+void validate(const BeitConfig& c) {
+  constexpr std::int64_t kMost = 1 << 20;  // far above any model, and safe to multiply
+  const auto sane = [](std::int64_t n) { return n > 0 && n <= kMost; };
+  require(sane(c.embed_dim) && sane(c.num_heads) && c.embed_dim % c.num_heads == 0, c.name,
+          "embed_dim must be a multiple of num_heads");
+  require(sane(c.in_chans) && c.depth >= 0 && c.depth <= 1000, c.name, "in_chans or depth is out of range");
+  require(c.mlp_ratio > 0 && c.mlp_ratio <= 64 && hidden_features(c) > 0, c.name, "mlp_ratio is out of range");
+  require(c.num_classes >= 0 && c.num_classes <= 1 << 24, c.name, "num_classes is out of range");
+}
+
+}  // namespace
+
+Beit::Block::Block(const Weights& w, const BeitConfig& c, const Tensor& gamma1, const Tensor& gamma2)
+    : norm1(w / "norm1", c.embed_dim, c.norm),
+      norm2(w / "norm2", c.embed_dim, c.norm),
+      attn(w / "attn", attention_config(c), gamma1),
+      mlp(w / "mlp", mlp_config(c), gamma2) {}
+
+Beit::Beit(const Weights& w, BeitConfig config) : config_(std::move(config)) {
+  const BeitConfig& c = config_;
+  validate(c);
+  EmbeddingConfig embedding;
+  embedding.img_size = c.img_size;
+  embedding.patch_size = c.patch_size;
+  embedding.in_chans = c.in_chans;
+  embedding.dim = c.embed_dim;
+  embedding.prefix = {"cls_token"};
+  embedding.pos_embed = c.use_abs_pos_emb;
+  embedding.interpolation = c.interpolation;
+  embed_ = Embedding(w, embedding, c.name);
+  if (c.use_shared_rel_pos_bias)
+    shared_ = std::make_unique<RelativePositions>(w / "rel_pos_bias", embed_.grid(), c.num_heads, c.interpolation, nullptr);
+  for (std::int64_t i = 0; i < c.depth; ++i) {
+    const Weights block = w / "blocks" / i;
+    const bool scaled = c.init_values.value_or(0) != 0;
+    const Tensor gamma1 = scaled ? block.get("gamma_1", {c.embed_dim}) : Tensor();
+    const Tensor gamma2 = scaled ? block.get("gamma_2", {c.embed_dim}) : Tensor();
+    Block& built = blocks_.emplace_back(block, c, gamma1, gamma2);
+    if (c.use_rel_pos_bias)
+      built.positions =
+          std::make_unique<RelativePositions>(block / "attn", embed_.grid(), c.num_heads, c.interpolation, shared_.get());
+  }
+  const bool fc_norm = c.use_fc_norm.value_or(c.global_pool == Pooling::avg);
+  if (!fc_norm) norm_ = Norm(w / "norm", c.embed_dim, c.norm);
+  HeadConfig head;
+  head.dim = c.embed_dim;
+  head.num_classes = c.num_classes;
+  head.num_heads = c.num_heads;
+  head.pooling = c.global_pool;
+  head_ = Head(w, head, fc_norm ? std::optional(c.norm) : std::nullopt);
+  dtype_ = w.dtype();
+  info_.num_classes = c.num_classes;
+  info_.num_features = c.embed_dim;
+}
+
+Tensor Beit::run_block(std::int64_t index, Tensor x, const Positions& positions) const {
+  const Block& block = blocks_[static_cast<std::size_t>(index)];
+  Positions own = positions;
+  // Made anew for each block and image size: all blocks' together would be larger than the weights.
+  if (const RelativePositions* relative = block.positions ? block.positions.get() : shared_.get())
+    own.bias = relative->bias(positions.height, positions.width);
+  const Tensor y = block.norm1(x);
+  x = block.attn(y, own, std::move(x));
+  const Tensor z = block.norm2(x);
+  return block.mlp(z, std::move(x));
+}
+
+// --- arguments ---------------------------------------------------------------------------------------------------
+
+namespace detail {
+namespace {
+
+std::unique_ptr<Backbone> build_beit(const Variant& variant, const Weights& w, const Arguments& arguments) {
+  BeitConfig c;
+  c.name = variant.name;
+  std::string global_pool = "avg", norm_layer = "layernorm", interpolation = "timm";
+  double norm_eps = c.norm.eps;
+  ArgumentReader(variant.name, arguments)
+      .get("img_size", c.img_size)
+      .get("patch_size", c.patch_size)
+      .get("in_chans", c.in_chans)
+      .get("num_classes", c.num_classes)
+      .get("global_pool", global_pool)
+      .get("embed_dim", c.embed_dim)
+      .get("depth", c.depth)
+      .get("num_heads", c.num_heads)
+      .get("qkv_bias", c.qkv_bias)
+      .get("mlp_ratio", c.mlp_ratio)
+      .get("swiglu_mlp", c.swiglu_mlp)
+      .get("scale_mlp", c.scale_mlp)
+      .get("norm_layer", norm_layer)
+      .get("norm_eps", norm_eps)  // timm binds it into norm_layer
+      .get("init_values", c.init_values)
+      .get("use_abs_pos_emb", c.use_abs_pos_emb)
+      .get("use_rel_pos_bias", c.use_rel_pos_bias)
+      .get("use_shared_rel_pos_bias", c.use_shared_rel_pos_bias)
+      .get("use_fc_norm", c.use_fc_norm)
+      .get("pos_embed_interpolation", interpolation)
+      .ignore({"drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "head_init_scale"})
+      .finish();
+  constexpr Pooling kPoolings[] = {Pooling::none, Pooling::avg, Pooling::token};
+  c.global_pool = kPoolings[parse_choice(c.name, "global_pool", global_pool, {"", "avg", "token"})];
+  c.norm = parse_norm(c.name, "norm_layer", norm_layer, norm_eps);
+  c.interpolation =
+      static_cast<TableInterpolation>(parse_choice(c.name, "pos_embed_interpolation", interpolation, {"timm", "transformers"}));
+  return std::make_unique<Beit>(w, std::move(c));
+}
+
+constexpr Variant kBeitVariants[] = {
+    {"beit_base_patch16_224",
+     R"({"patch_size":16,"embed_dim":768,"depth":12,"num_heads":12,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
+     R"("init_values":0.1})",
+     kInception90},
+    {"beit_base_patch16_384",
+     R"({"img_size":384,"patch_size":16,"embed_dim":768,"depth":12,"num_heads":12,"use_abs_pos_emb":false,)"
+     R"("use_rel_pos_bias":true,"init_values":0.1})",
+     kInception100},
+    {"beit_large_patch16_224",
+     R"({"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
+     R"("init_values":1e-05})",
+     kInception90},
+    {"beit_large_patch16_384",
+     R"({"img_size":384,"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,)"
+     R"("use_rel_pos_bias":true,"init_values":1e-05})",
+     kInception100},
+    {"beit_large_patch16_512",
+     R"({"img_size":512,"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,)"
+     R"("use_rel_pos_bias":true,"init_values":1e-05})",
+     kInception100},
+    {"beitv2_base_patch16_224",
+     R"({"patch_size":16,"embed_dim":768,"depth":12,"num_heads":12,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
+     R"("init_values":1e-05})",
+     kImageNet90},
+    {"beitv2_large_patch16_224",
+     R"({"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
+     R"("init_values":1e-05})",
+     kImageNet95},
+};
+
+constexpr Variant kBeitConstructors[] = {{"Beit", "", ""}};
+
+}  // namespace
+
+constinit const Family kBeitFamily{.name = "beit",
+                                   .source = "arXiv:2106.08254, arXiv:2208.06366; timm 1.0.31 beit.py",
+                                   .variants = kBeitVariants,
+                                   .build = build_beit,
+                                   .constructors = kBeitConstructors,
+                                   .preprocess = kInception90,
+                                   .pretrained = kBeitPretrained};
+
+}  // namespace detail
+}  // namespace vitrine

@@ -1,0 +1,28 @@
+// The options that name a model, for all commands that run one.
+#pragma once
+
+#include <string>
+
+#include <vitrine/pipelines/commands/command.h>
+#include <vitrine/pipelines/load_model.h>
+
+namespace vitrine::command {
+
+// --model, --weights, and timm's names for the preprocessing. `options.model` is the default.
+void add_model_options(CLI::App& app, ModelOptions& options);
+void add_labels_option(CLI::App& app, ModelOptions& options);
+
+// --batch-size and --workers.
+struct BatchOptions {
+  std::int64_t batch_size = 1;
+  int workers = 1;
+};
+void add_batch_options(CLI::App& app, BatchOptions& options);
+
+// With the common options' type and device. Without a name and without weights: `fallback`.
+ModelOptions complete_options(const Console& console, ModelOptions options, const std::string& fallback);
+
+// "--mean 0.5 0.5 0.5", as timm has it, becomes "--mean 0.5,0.5,0.5": pictures may follow.
+std::vector<std::string> join_numbers(int argc, char** argv);
+
+}  // namespace vitrine::command

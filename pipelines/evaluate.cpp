@@ -1,0 +1,88 @@
+#include <vitrine/pipelines/evaluate.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <span>
+
+#include <fmt/format.h>
+
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/ops.h>
+#include <vitrine/pipelines/prefetch.h>
+
+namespace vitrine {
+
+namespace {
+
+constexpr std::int64_t kTop = 5;
+
+void check_labels(const ImageClassifier& classifier, const Dataset& dataset) {
+  for (std::int64_t i = 0; i < dataset.size(); ++i)
+    if (dataset.label(i) < 0 || dataset.label(i) >= classifier.num_classes())
+      throw Error(fmt::format("{}: its label is {}, but {} has {} classes", dataset.name(i), dataset.label(i),
+                              classifier.model().name, classifier.num_classes()));
+}
+
+// Counts one batch: `items` are the pictures' numbers in the data set, row by row of the logits.
+void count_batch(Evaluation& result, const Dataset& dataset, std::span<const std::int64_t> items, const Tensor& logits) {
+  const std::int64_t classes = logits.size(1), k = std::min(kTop, classes);
+  const auto best = top_k(logits, k).second;
+  for (std::size_t row = 0; row < items.size(); ++row) {
+    const std::int64_t* ranked = best.data<std::int64_t>() + static_cast<std::int64_t>(row) * k;
+    const std::int64_t label = dataset.label(items[row]), predicted = ranked[0];
+    result.predictions[static_cast<std::size_t>(items[row])] = predicted;
+    ++result.images;
+    result.top1 += predicted == label;
+    result.top5 += std::find(ranked, ranked + k, label) != ranked + k;
+    ++result.confusion[static_cast<std::size_t>(label * classes + predicted)];
+    ClassResult& truth = result.per_class[static_cast<std::size_t>(label)];
+    ++truth.images;
+    truth.correct += predicted == label;
+    ++result.per_class[static_cast<std::size_t>(predicted)].predicted;
+  }
+}
+
+}  // namespace
+
+Interval wilson_interval(std::int64_t hits, std::int64_t count) {
+  if (count <= 0) return {};
+  constexpr double z = 1.959963984540054;  // 97.5% quantile of the normal distribution
+  const double n = static_cast<double>(count), p = static_cast<double>(hits) / n;
+  const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
+  const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
+}
+
+Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, const EvaluationOptions& options) {
+  if (options.batch_size < 1) throw Error(fmt::format("evaluate: batch size {}, expected at least 1", options.batch_size));
+  check_labels(classifier, dataset);
+  const std::int64_t total = dataset.size(), classes = classifier.num_classes();
+  Evaluation result;
+  result.predictions.assign(static_cast<std::size_t>(total), -1);
+  result.confusion.assign(static_cast<std::size_t>(classes * classes), 0);
+  for (std::int64_t i = 0; i < classes; ++i) result.per_class.push_back({classifier.label(i)});
+
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  detail::Prefetch<Image> pictures(
+      total, [&](std::int64_t i) { return classifier.prepare(dataset.image(i)); }, options.decode_threads,
+      2 * options.batch_size);
+  result.interrupted = !detail::in_batches(
+      pictures, total, options.batch_size,
+      [&](std::span<const std::int64_t> items, std::span<const Image> batch) {
+        count_batch(result, dataset, items, classifier.logits(batch));
+      },
+      [&](std::int64_t, const std::string& message) {
+        ++result.skipped;
+        result.failures.push_back(message);
+      },
+      [&](std::int64_t done) {
+        result.seconds = elapsed();
+        return !options.progress || options.progress({done, total, result.top1, result.images_per_second()});
+      });
+  result.seconds = elapsed();
+  return result;
+}
+
+}  // namespace vitrine
