@@ -1,9 +1,7 @@
 #include <vitrine/pipelines/files.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -26,7 +24,6 @@ class Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
 
   int get() const { return fd_; }
-  bool close() { return ::close(std::exchange(fd_, -1)) == 0; }
 
  private:
   int fd_;
@@ -34,15 +31,6 @@ class Descriptor {
 
 [[noreturn]] void fail(const std::string& path, std::string_view doing) {
   throw Error(fmt::format("{}: {}: {}", path, doing, std::strerror(errno)));
-}
-
-void write_all(int fd, std::span<const std::uint8_t> bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) fail(path, "cannot be written");
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
-  }
 }
 
 }  // namespace
@@ -71,31 +59,6 @@ std::vector<std::uint8_t> read_file(const std::string& path, std::string_view wh
   }
   bytes.resize(size);
   return bytes;
-}
-
-void write_file(const std::string& path, std::span<const std::uint8_t> bytes) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
-    if (S_ISDIR(status.st_mode)) throw Error(fmt::format("{}: a directory, expected a file to write", path));
-    Descriptor device(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (device.get() < 0) fail(path, "cannot be opened for writing");
-    write_all(device.get(), bytes, path);
-    if (!device.close()) fail(path, "cannot be written");
-    return;
-  }
-  std::string temporary = path + ".XXXXXX";
-  Descriptor file(::mkostemp(temporary.data(), O_CLOEXEC));
-  if (file.get() < 0) fail(path, "cannot be created");
-  try {
-    write_all(file.get(), bytes, path);
-    const mode_t mask = ::umask(0);
-    ::umask(mask);
-    if (::fchmod(file.get(), 0666 & ~mask) != 0 || !file.close()) fail(path, "cannot be written");
-    if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "cannot be replaced");
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
 }
 
 }  // namespace vitrine

@@ -112,9 +112,9 @@ void get_channels(const nlohmann::json& json, PreprocessConfig& config) {
 void get_resize(const nlohmann::json& json, PreprocessConfig& config) {
   std::string rule;
   get_text(json, "resize", rule);
-  if (rule.empty()) return;
+  if (rule.empty() || rule.starts_with("Pillow")) return;
   if (!rule.starts_with("longest side, area")) {
-    throw Error(fmt::format("preprocessing: resize \"{}\" is unknown, expected \"longest side, area, ...\"", rule));
+    throw Error(fmt::format("preprocessing: resize \"{}\": unknown; expected \"Pillow\" or \"longest side, area\"", rule));
   }
   // Pillow's box filter: the canvases that go with the shipped photograph model were made by it. OpenCV's INTER_AREA, which
   // weights pixels at the edges of a box by their parts, differs by 1.5 grey levels on average.

@@ -7,7 +7,7 @@
 #include <zlib.h>
 
 #include <vitrine/layers/error.h>
-#include <vitrine/pipelines/files.h>
+#include <vitrine/layers/file.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/pixels.h>
 #include <vitrine/pipelines/stb_decoder.h>
@@ -92,16 +92,16 @@ void write_image(const std::string& path, const Image& image) {
   std::string extension = std::filesystem::path(path).extension().string();
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c); });
-  if (extension == ".jpg" || extension == ".jpeg") {
-    constexpr int kQuality = 95, kMostJpeg = 65535;
-    if (image.width > kMostJpeg || image.height > kMostJpeg) {
-      throw Error(
-          fmt::format("{}: {}x{} is more than a JPEG can hold (65535 a side); write a PNG", path, image.width, image.height));
-    }
-    write_file(path, stb_encode_jpeg(image.channels == 4 ? convert_channels(image, 3) : image, kQuality));
-  } else {
-    write_file(path, encode_png(image, path));
+  const bool jpeg = extension == ".jpg" || extension == ".jpeg";
+  constexpr int kQuality = 95, kMostJpeg = 65535;
+  if (jpeg && (image.width > kMostJpeg || image.height > kMostJpeg)) {
+    throw Error(
+        fmt::format("{}: {}x{} is more than a JPEG can hold (65535 a side); write a PNG", path, image.width, image.height));
   }
+  const std::vector<std::uint8_t> bytes = !jpeg                 ? encode_png(image, path)
+                                          : image.channels == 4 ? stb_encode_jpeg(convert_channels(image, 3), kQuality)
+                                                                : stb_encode_jpeg(image, kQuality);
+  detail::write_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace vitrine
