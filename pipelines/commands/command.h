@@ -90,6 +90,6 @@ struct Command {
   std::function<int(Console&)> (*declare)(CLI::App& app);
 };
 
-extern const Command kClassifyCommand, kEvaluateCommand, kInfoCommand, kInspectCommand, kModelsCommand;
+extern const Command kClassifyCommand, kEvaluateCommand, kInfoCommand, kInspectCommand, kModelsCommand, kVerifyCommand;
 
 }  // namespace vitrine::command
