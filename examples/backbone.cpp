@@ -21,6 +21,7 @@ int main(int argc, char** argv) try {
   const vitrine::Tensor images = vitrine::synthetic_tensor("images", {1, input.height, input.width, input.channels});
   for (const vitrine::FeatureMap& feature : model->forward_intermediates(images))
     std::printf("stride %2lld  %s\n", static_cast<long long>(feature.stride), feature.map.shape().to_string().c_str());
+  context.reset_macs();
   const vitrine::Tensor logits = model->forward(images);
   std::printf("logits %s, %.2f GMACs\n", logits.shape().to_string().c_str(), static_cast<double>(context.macs()) / 1e9);
 } catch (const std::exception& error) {

@@ -2,7 +2,8 @@
 //
 //   ImageClassifier classifier(ModelOptions{.model = "nat_fashion"});
 //   const Image photo = read_image("shirt.png");
-//   for (const Classification& c : classifier.classify({&photo, 1}).front()) use(c.label, c.score);
+//   const auto answers = classifier.classify({&photo, 1});
+//   for (const Classification& c : answers.front()) use(c.label, c.score);
 #pragma once
 
 #include <cstdint>
