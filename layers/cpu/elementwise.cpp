@@ -1,5 +1,6 @@
 #include <vitrine/layers/cpu/elementwise.h>
 
+#include <vitrine/layers/cpu/activations.h>
 #include <vitrine/layers/cpu/vectors.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
@@ -40,62 +41,6 @@ void affine(const void* x, void* y, i64 rows, i64 columns, i64 x_row, i64 y_row,
     for_vectors(columns, [&](i64 c, int n) { store_lanes(to + c, fma(load_lanes(from + c, n), a, b), n); });
   }
 }
-
-// --- activations: operands of min and max in the order that lets NaN pass -------------------------------------------
-
-inline Vf logistic(Vf x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), x)))); }
-
-struct None {
-  static Vf apply(Vf x) { return x; }
-};
-struct Relu {
-  static Vf apply(Vf x) { return max(zero(), x); }
-};
-// x Phi(x) = max(x, 0) - |x| Phi(-|x|), where Phi(-a) = erfc(a / sqrt 2) / 2 and exp(z^2) erfc(z) is a polynomial in
-// t = 1 / (1 + 0.38 z), fitted by least squares reweighted to equal relative errors (1e-6). Within 3e-7 of x Phi(x)
-// for all x, and within 1e-5 relative on the negative side, where the form 1 + erf cancels.
-struct Gelu {
-  static Vf apply(Vf x) {
-    const Vf a = min(set1(14.0f), abs(x));  // past it the tail is zero; infinity times it would be NaN
-    const Vf t = div(set1(1.0f), fma(a, set1(0.38f * 0.70710678118654752f), set1(1.0f)));
-    Vf p = set1(kTail[6]);
-    for (int i = 5; i >= 0; --i) p = fma(p, t, set1(kTail[i]));
-    const Vf tail = mul(mul(p, t), exp(mul(mul(a, a), set1(-0.5f))));
-    return fnma(mul(a, set1(0.5f)), tail, max(zero(), x));
-  }
-  static constexpr float kTail[7] = {0.2143116045f,   0.2162994811f, 0.1818552294f, 0.24491796f,
-                                     -0.06626967283f, 0.33369514f,   -0.1248107384f};
-};
-struct GeluTanh {  // (1 + tanh u) / 2 is the logistic function of 2 u
-  static Vf apply(Vf x) {
-    const Vf cubic = fma(mul(mul(x, x), set1(0.044715f)), x, x);
-    return mul(x, logistic(mul(cubic, set1(2.0f * 0.79788456080286536f))));
-  }
-};
-struct QuickGelu {
-  static Vf apply(Vf x) { return mul(x, logistic(mul(x, set1(1.702f)))); }
-};
-struct Silu {
-  static Vf apply(Vf x) { return mul(x, logistic(x)); }
-};
-struct Sigmoid {
-  static Vf apply(Vf x) { return logistic(x); }
-};
-// Through exp where it does not cancel, else x + x^3 (odd polynomial, fitted like the one above): within 3e-7 relative.
-struct Tanh {
-  static Vf apply(Vf x) {
-    const Vf a = abs(x);
-    const Vf far = sub(set1(1.0f), div(set1(2.0f), add(exp(add(a, a)), set1(1.0f))));
-    const Vf z = mul(x, x);
-    Vf p = set1(kOdd[4]);
-    for (int i = 3; i >= 0; --i) p = fma(p, z, set1(kOdd[i]));
-    return select_less(a, set1(0.625f), fma(mul(p, z), x, x), copysign(far, x));
-  }
-  static constexpr float kOdd[5] = {-0.333332781f, 0.13331331f, -0.053730007f, 0.0206061762f, -0.00566697671f};
-};
-struct HardSwish {
-  static Vf apply(Vf x) { return mul(x, mul(min(set1(6.0f), max(zero(), add(x, set1(3.0f)))), set1(1.0f / 6.0f))); }
-};
 
 template <typename T, typename Act>
 void activate(const void* x, void* y, i64 rows, i64 columns, i64 x_row, i64 y_row) {

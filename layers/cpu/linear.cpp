@@ -1,21 +1,60 @@
 #include <vitrine/layers/cpu/linear.h>
 
+#include <string>
+
 #include <fmt/format.h>
 
 #include <vitrine/layers/cpu/dnnl.h>
-#include <vitrine/layers/cpu/isa.h>
+#include <vitrine/layers/cpu/linear_kernels.h>
 
 namespace vitrine::cpu {
 
+namespace {
+
+// Best first. can_run gives the reason against, empty: none.
+struct Candidate {
+  std::string_view name;
+  std::string (*can_run)(DType dtype);
+  std::unique_ptr<const PackedLinear> (*pack)(const Tensor& weight, const Tensor& bias, DType dtype);
+};
+
+constexpr Candidate kCandidates[] = {
+    {"tiled",
+     [](DType dtype) -> std::string {
+       if (isa() == Isa::scalar) return "no kernels for this instruction set";
+       if (dtype == DType::bf16 && isa() == Isa::amx) return "oneDNN has AMX kernels";
+       if (dtype == DType::bf16 && linear_kernels(isa()).run_bf16) return "";
+       return dtype == DType::f32 ? "" : fmt::format("no {} kernels for {}", cpu::name_of(isa()), name_of(dtype));
+     },
+     [](const Tensor& weight, const Tensor& bias, DType dtype) { return pack_linear_tiled(weight, bias, dtype, isa()); }},
+    {"onednn",
+     [](DType dtype) -> std::string {
+       return dnnl_computes_in(dtype) ? "" : fmt::format("oneDNN has no {} for {}", name_of(dtype), cpu::name_of(isa()));
+     },
+     [](const Tensor& weight, const Tensor& bias, DType dtype) { return pack_linear_dnnl(weight, bias, dtype); }},
+    {"reference", [](DType dtype) -> std::string { return dtype == DType::f32 ? "" : "f32 only"; },
+     [](const Tensor& weight, const Tensor& bias, DType dtype) { return pack_linear_tiled(weight, bias, dtype, Isa::scalar); }},
+};
+
+}  // namespace
+
 std::unique_ptr<const PackedLinear> pack_linear(const Tensor& weight, const Tensor& bias, DType dtype,
                                                 std::string_view candidate) {
-  if (!dnnl_computes_in(dtype)) {
-    log_dispatch(fmt::format("linear: {} is stored, the arithmetic is f32: {} has none in {}", name_of(dtype), name_of(isa()),
-                             name_of(dtype)));
-    dtype = DType::f32;
+  // Stored in 16 bits, computed in f32, where nothing has the arithmetic.
+  bool any = false;
+  for (const Candidate& c : kCandidates) any = any || c.can_run(dtype).empty();
+  const DType computed = any ? dtype : DType::f32;
+  std::string reasons = any ? "" : fmt::format("{} is stored, the arithmetic is f32; ", name_of(dtype));
+  for (const Candidate& c : kCandidates) {
+    const std::string against = !candidate.empty() && candidate != c.name ? "not asked for" : c.can_run(computed);
+    if (against.empty()) {
+      auto packed = c.pack(weight, bias, computed);
+      log_dispatch(fmt::format("linear {}: {}; {}", name_of(dtype), packed->name(), reasons));
+      return packed;
+    }
+    reasons += fmt::format("{}: {}; ", c.name, against);
   }
-  if (!candidate.empty() && candidate != "onednn") throw Error(fmt::format("linear: no candidate '{}'", candidate));
-  return pack_linear_dnnl(weight, bias, dtype);
+  throw Error(fmt::format("linear: no candidate '{}' for {}: {}", candidate, name_of(dtype), reasons));
 }
 
 }  // namespace vitrine::cpu

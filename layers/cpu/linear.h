@@ -5,6 +5,7 @@
 #include <memory>
 #include <string_view>
 
+#include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/dtype.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/ops.h>
@@ -29,11 +30,12 @@ class PackedLinear {
   virtual void run(const LinearCall& call) const = 0;  // thread-safe
 };
 
-// weight f32 [out, in], bias f32 [out] or undefined. `candidate` names one of "tiled", "onednn"; empty: the best that can
-// run. Throws Error where the named one cannot, with its reason.
+// weight f32 [out, in], bias f32 [out] or undefined. `candidate` is "tiled" (own kernels), "onednn" or "reference" (the own
+// kernels' scalar target); empty: the best that can run. Throws Error where the named one cannot, with the reason.
 VITRINE_API std::unique_ptr<const PackedLinear> pack_linear(const Tensor& weight, const Tensor& bias, DType dtype,
                                                             std::string_view candidate = {});
 
-std::unique_ptr<const PackedLinear> pack_linear_dnnl(const Tensor& weight, const Tensor& bias, DType dtype);
+VITRINE_API std::unique_ptr<const PackedLinear> pack_linear_tiled(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa);
+VITRINE_API std::unique_ptr<const PackedLinear> pack_linear_dnnl(const Tensor& weight, const Tensor& bias, DType dtype);
 
 }  // namespace vitrine::cpu

@@ -3,6 +3,7 @@
 
 #include <vitrine/layers/cpu/copy.h>
 #include <vitrine/layers/cpu/elementwise.h>
+#include <vitrine/layers/cpu/linear_kernels.h>
 #include <vitrine/layers/cpu/norm.h>
 #include <vitrine/layers/cpu/pool.h>
 #include <vitrine/layers/dtype.h>
@@ -11,6 +12,7 @@ namespace vitrine::cpu {
 
 VITRINE_DEFINE_KERNEL_TABLE(CopyKernels, copy_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(ElementwiseKernels, elementwise_kernels)
+VITRINE_DEFINE_KERNEL_TABLE(LinearKernels, linear_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(NormKernels, norm_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(PoolKernels, pool_kernels)
 

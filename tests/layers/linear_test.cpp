@@ -1,0 +1,333 @@
+#include <vitrine/layers/linear.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <catch.h>
+
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/cpu/isa.h>
+#include <vitrine/layers/cpu/linear.h>
+#include <vitrine/layers/memory.h>
+#include <vitrine/weights/sources.h>
+
+#include "random.h"
+
+namespace vitrine {
+namespace {
+
+using test::contains;
+using test::Random;
+
+const std::vector<Activation> kActivations{Activation::none,      Activation::relu,       Activation::gelu,
+                                           Activation::gelu_tanh, Activation::quick_gelu, Activation::silu,
+                                           Activation::sigmoid,   Activation::tanh,       Activation::hardswish};
+
+double exact(double x, Activation activation) {
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return std::max(x, 0.0);
+    case Activation::gelu:
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::quick_gelu:
+      return x / (1 + std::exp(-1.702 * x));
+    case Activation::silu:
+      return x / (1 + std::exp(-x));
+    case Activation::sigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::hardswish:
+      return x * std::min(std::max(x + 3, 0.0), 6.0) / 6;
+  }
+  return x;
+}
+
+// x W^T in double; x [rows, in] and weight f32 and contiguous.
+std::vector<double> product(const Tensor& x, const Tensor& weight) {
+  const std::int64_t rows = x.size(0), in = x.size(1), out = weight.size(0);
+  std::vector<double> y;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t o = 0; o < out; ++o) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < in; ++i)
+        sum += static_cast<double>(x.data<float>()[r * in + i]) * weight.data<float>()[o * in + i];
+      y.push_back(sum);
+    }
+  }
+  return y;
+}
+
+// act(y + b) + residual; bias and residual may be undefined.
+std::vector<double> finished(std::vector<double> y, std::int64_t out, const Tensor& bias, Activation activation,
+                             const Tensor& residual) {
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const double sum = y[i] + (bias.defined() ? bias.data<float>()[i % static_cast<std::size_t>(out)] : 0.0);
+    y[i] = exact(sum, activation) + (residual.defined() ? residual.data<float>()[i] : 0.0);
+  }
+  return y;
+}
+
+std::vector<double> reference(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation,
+                              const Tensor& residual) {
+  return finished(product(x, weight), weight.size(0), bias, activation, residual);
+}
+
+// The largest |y - expected| / (absolute + relative |expected|): at most 1 is right.
+double worst(const Tensor& y, const std::vector<double>& expected, double absolute, double relative) {
+  const Tensor f = y.to(DType::f32).contiguous();
+  REQUIRE(f.numel() == static_cast<std::int64_t>(expected.size()));
+  double most = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double error = std::abs(f.data<float>()[i] - expected[i]) / (absolute + relative * std::abs(expected[i]));
+    most = error <= most ? most : error;  // NaN is worst
+    if (std::isnan(error)) return error;
+  }
+  return most;
+}
+
+// Sums of `in` products of values up to 1, rounded to the result's type.
+double worst(const Tensor& y, const std::vector<double>& expected, DType dtype, std::int64_t in = 1) {
+  const double summing = 4e-6 + 1e-7 * static_cast<double>(in);
+  if (dtype == DType::f32) return worst(y, expected, summing, 1e-6);
+  if (dtype == DType::f16) return worst(y, expected, summing + 1e-4, 1.0 / 1024);
+  return worst(y, expected, summing + 2e-3, 1.0 / 200);
+}
+
+struct Problem {
+  Tensor x, weight, bias, residual;  // f32, values that `dtype` holds; bias f32
+  DType dtype;
+  std::vector<double> sums;
+
+  Problem(Random& random, std::int64_t rows, std::int64_t in, std::int64_t out, DType dtype)
+      : x(random.tensor({rows, in}, dtype)),
+        weight(random.tensor({out, in}, dtype)),
+        bias(random.tensor({out})),
+        residual(random.tensor({rows, out}, dtype)),
+        dtype(dtype),
+        sums(product(x, weight)) {}
+};
+
+// Runs one packed candidate on a problem, with x rows `gap` elements apart from each other.
+void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bool with_residual, bool in_place,
+           Activation activation, std::int64_t gap, int threads) {
+  const DType computed = packed.dtype();
+  const std::int64_t rows = p.x.size(0), in = p.x.size(1), out = p.weight.size(0);
+  Tensor wide = Tensor::full({rows, in + gap}, std::nanf(""), computed);
+  Tensor x = wide.slice(1, 0, in);
+  const Tensor values = p.x.to(computed);
+  for (std::int64_t r = 0; r < rows; ++r)
+    std::copy_n(static_cast<const std::byte*>(values.raw()) + static_cast<std::size_t>(r * in) * size_of(computed),
+                static_cast<std::size_t>(in) * size_of(computed),
+                static_cast<std::byte*>(x.raw()) + static_cast<std::size_t>(r * (in + gap)) * size_of(computed));
+  const Tensor residual = p.residual.to(computed);
+  Tensor y = in_place ? residual.clone() : Tensor::full({rows, out}, std::nanf(""), computed);
+  packed.run({.x = x.raw(),
+              .rows = rows,
+              .x_stride = in + gap,
+              .y = y.raw(),
+              .residual = !with_residual ? nullptr
+                          : in_place     ? y.raw()
+                                         : residual.raw(),
+              .activation = activation,
+              .threads = threads});
+  const auto expected = finished(p.sums, out, with_bias ? p.bias : Tensor(), activation, with_residual ? p.residual : Tensor());
+  INFO(packed.name() << ' ' << name_of(p.dtype) << " rows " << rows << " in " << in << " out " << out << " bias " << with_bias
+                     << " residual " << with_residual << " in place " << in_place << " activation "
+                     << static_cast<int>(activation) << " gap " << gap << " threads " << threads);
+  CHECK(worst(y, expected, p.dtype, in) <= 1);
+}
+
+void check_all(const cpu::PackedLinear& with_bias, const cpu::PackedLinear& without, const Problem& p, Random& random) {
+  for (const Activation activation : kActivations) {
+    const bool bias = random.integer(0, 1) == 1, residual = random.integer(0, 1) == 1,
+               in_place = residual && random.integer(0, 1) == 1;
+    check(bias ? with_bias : without, p, bias, residual, in_place, activation, random.integer(0, 3),
+          static_cast<int>(random.integer(1, 3)));
+  }
+}
+
+TEST_CASE("linear: own kernels of every instruction set equal the plain loops") {
+  Random random(1);
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      if (dtype == DType::bf16 && isa < cpu::Isa::avx512_bf16) continue;
+      // Every tail of rows, columns and sums; then sizes that fill panels, slices of k and chunks of rows.
+      std::vector<std::array<std::int64_t, 3>> sizes{
+          {197, 192, 96}, {9, 1537, 50}, {421, 3, 33}, {1, 768, 1000}, {17, 2305, 144}};
+      for (std::int64_t n = 1; n <= 40; ++n) sizes.push_back({random.integer(1, 40), random.integer(1, 40), n});
+      for (std::int64_t n = 1; n <= 40; ++n) sizes.push_back({n, n, random.integer(1, 100)});
+      for (const auto& [rows, in, out] : sizes) {
+        const Problem p(random, rows, in, out, dtype);
+        check_all(*cpu::pack_linear_tiled(p.weight, p.bias, dtype, isa), *cpu::pack_linear_tiled(p.weight, {}, dtype, isa), p,
+                  random);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear: oneDNN equals the plain loops") {
+  Random random(2);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    if (dtype == DType::bf16 && cpu::isa() < cpu::Isa::avx512_bf16) continue;
+    for (int round = 0; round < 12; ++round) {
+      const Problem p(random, random.integer(1, 40), random.integer(1, 40), random.integer(1, 100), dtype);
+      check_all(*cpu::pack_linear(p.weight, p.bias, dtype, "onednn"), *cpu::pack_linear(p.weight, {}, dtype, "onednn"), p,
+                random);
+    }
+  }
+}
+
+TEST_CASE("linear: what cannot run says why") {
+  const Tensor weight = Tensor::zeros({4, 4});
+  if (cpu::isa() >= cpu::Isa::avx512_bf16)
+    CHECK_THROWS_WITH(cpu::pack_linear(weight, {}, DType::bf16, "reference"), contains("reference: f32 only"));
+  CHECK_THROWS_WITH(cpu::pack_linear(weight, {}, DType::f32, "blas"), contains("no candidate 'blas'"));
+  CHECK(cpu::pack_linear(weight, {}, DType::f32, "reference")->name() == "tiled_scalar");
+}
+
+TEST_CASE("linear: views, leading axes, dtypes") {
+  Random random(3);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const std::int64_t B = 3, N = 7, C = 24, out = 20;
+    const Tensor weight = random.tensor({out, C}, dtype), bias = random.tensor({out});
+    const Linear linear(weight, bias, dtype);
+    CHECK(linear.in_features() == C);
+    CHECK(linear.out_features() == out);
+    const Tensor wide = random.tensor({B, N, 3 * C}, dtype);
+    const Tensor stored = wide.to(dtype);
+    const Tensor views[] = {stored.slice(2, C, 2 * C), stored.slice(2, 0, C).select(1, 0), stored.slice(2, 0, C).slice(1, 2, 5),
+                            stored.slice(2, 0, C).transpose(0, 1)};
+    for (const Tensor& x : views) {
+      const Tensor y = linear(x, {.activation = Activation::gelu, .residual = {}});
+      CHECK(y.dtype() == dtype);
+      CHECK(y.is_contiguous());
+      const auto expected = reference(x.to(DType::f32).contiguous().view({-1, C}), weight, bias, Activation::gelu, {});
+      INFO(name_of(dtype) << ' ' << x.shape().to_string());
+      CHECK(worst(y, expected, dtype) <= 1);
+    }
+  }
+}
+
+TEST_CASE("linear: the residual's memory is used only where nobody else sees it") {
+  Random random(4);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor weight = random.tensor({48, 32}, dtype), x = random.tensor({5, 32}, dtype),
+                 added = random.tensor({5, 48}, dtype);
+    const Linear linear(weight, {}, dtype);
+    const auto expected = reference(x, weight, {}, Activation::silu, added);
+    const Tensor kept = added.to(dtype);
+
+    Tensor mine = kept.clone();
+    const void* memory = mine.raw();
+    const Tensor in_place = linear(x.to(dtype), {.activation = Activation::silu, .residual = std::move(mine)});
+    CHECK(in_place.raw() == memory);
+    CHECK(worst(in_place, expected, dtype) <= 1);
+
+    Tensor shared = kept.clone();
+    const Tensor apart = linear(x.to(dtype), {.activation = Activation::silu, .residual = shared});
+    CHECK(apart.raw() != shared.raw());
+    CHECK(worst(apart, expected, dtype) <= 1);
+    CHECK(worst(shared, reference(Tensor::zeros({5, 1}), Tensor::zeros({48, 1}), {}, Activation::none, added), 1e-9, 1e-9) <= 1);
+  }
+}
+
+TEST_CASE("linear: one thread and many give the same bits") {
+  Random random(5);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor x = random.tensor({77, 100}).to(dtype);
+    const Linear linear(random.tensor({300, 100}), random.tensor({300}), dtype);
+    Context one({.threads = 1, .device = {}});
+    Tensor expected;
+    {
+      ContextScope scope(one);
+      expected = linear(x, {.activation = Activation::gelu, .residual = {}}).to(DType::f32);
+      CHECK(one.macs() == 77 * 100 * 300);
+    }
+    for (const int threads : {2, 3, 5}) {
+      Context many({.threads = threads, .device = {}});
+      ContextScope scope(many);
+      const Tensor y = linear(x, {.activation = Activation::gelu, .residual = {}}).to(DType::f32);
+      CHECK(std::equal(y.data<float>(), y.data<float>() + y.numel(), expected.data<float>()));
+    }
+  }
+}
+
+TEST_CASE("linear: gelu by erf is exact to 1e-6") {
+  const std::int64_t n = 4001;
+  Tensor x = Tensor::empty({n, 1});
+  std::vector<double> expected;
+  for (std::int64_t i = 0; i < n; ++i) {
+    x.data<float>()[i] = static_cast<float>(i - n / 2) * 0.005f;
+    expected.push_back(exact(x.data<float>()[i], Activation::gelu));
+  }
+  const Linear identity(Tensor::full({1, 1}, 1.0f), {}, DType::f32);
+  CHECK(worst(identity(x, {.activation = Activation::gelu, .residual = {}}), expected, 1.1e-6, 0) <= 1);
+  const Linear rounded(Tensor::full({1, 1}, 1.0f), {}, DType::bf16);
+  expected.clear();
+  const Tensor x16 = x.to(DType::bf16), back = x16.to(DType::f32);
+  for (std::int64_t i = 0; i < n; ++i) expected.push_back(exact(back.data<float>()[i], Activation::gelu));
+  CHECK(worst(rounded(x16, {.activation = Activation::gelu, .residual = {}}), expected, 1.4e-4, 1.0 / 230) <= 1);
+}
+
+TEST_CASE("linear: not a number and infinity come through") {
+  const Linear identity(Tensor::full({1, 1}, 1.0f), {}, DType::f32);
+  const std::vector<float> values{std::nanf(""), INFINITY};
+  for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu, Activation::silu}) {
+    if (activation == Activation::relu && cpu::isa() == cpu::Isa::scalar) continue;  // oneDNN's SSE4.1 relu makes NaN 0
+    const Tensor y = identity(Tensor::from(values, {2, 1}), {.activation = activation, .residual = {}});
+    CHECK(std::isnan(y.data<float>()[0]));
+    CHECK(y.data<float>()[1] == INFINITY);
+  }
+}
+
+TEST_CASE("linear: no rows, wrong shapes") {
+  const Linear linear(Tensor::zeros({8, 4}), {}, DType::f32);
+  CHECK(linear(Tensor::empty({0, 4})).shape() == Shape{0, 8});
+  CHECK(linear(Tensor::empty({2, 0, 4})).shape() == Shape{2, 0, 8});
+  CHECK(linear(Tensor::zeros({4})).shape() == Shape{8});
+  CHECK_THROWS_WITH(linear(Tensor::zeros({2, 5})), contains("[2, 5]") && contains("4"));
+  CHECK_THROWS_WITH(linear(Tensor::zeros({2, 4}), {.activation = Activation::none, .residual = Tensor::zeros({2, 4})}),
+                    contains("residual is [2, 4], expected [2, 8]"));
+  CHECK_THROWS_WITH(linear(Tensor::zeros({2, 4}, DType::i64)), contains("i64"));
+  CHECK_THROWS_WITH(Linear()(Tensor::zeros({2, 4})), contains("empty"));
+  CHECK_THROWS_WITH(Linear(Tensor::zeros({8, 4}), Tensor::zeros({4}), DType::f32), contains("bias is f32 [4], expected f32 [8]"));
+}
+
+TEST_CASE("linear: packed weights are in the allocator's count, once") {
+  const std::int64_t in = 512, out = 1024, weights = in * out * 4;
+  const Tensor weight = Tensor::zeros({out, in}), x = Tensor::zeros({3, in});
+  const std::int64_t before = memory_stats().in_use;
+  const Linear linear(weight, {}, DType::f32);
+  linear(x);
+  linear(Tensor::zeros({100, in}));
+  const std::int64_t held = memory_stats().in_use - before;
+  CHECK(held >= weights);
+  CHECK(held < weights + weights / 4);
+}
+
+TEST_CASE("linear: from a cursor, with a scale folded and a 1x1 convolution's weight taken") {
+  Random random(6);
+  const Tensor weight = random.tensor({6, 5, 1, 1}), bias = random.tensor({6}), scale = random.tensor({6}),
+               x = random.tensor({4, 5});
+  const Weights w(memory_weights({{"proj.weight", weight}, {"proj.bias", bias}}, "test"));
+  const Linear linear(w / "proj", 5, 6, {.bias = true, .scale = scale});
+  w.check("test");
+  std::vector<double> expected = reference(x, weight.view({6, 5}), bias, Activation::none, {});
+  for (std::size_t i = 0; i < expected.size(); ++i) expected[i] *= scale.data<float>()[i % 6];
+  CHECK(worst(linear(x), expected, DType::f32) <= 1);
+  CHECK_THROWS_WITH(Linear(w / "proj", 5, 6, {.bias = true, .scale = random.tensor({5})}),
+                    contains("scale is f32 [5], expected f32 [6]"));
+}
+
+}  // namespace
+}  // namespace vitrine
