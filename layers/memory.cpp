@@ -80,8 +80,8 @@ class Pool {
   void reset_peak() { peak_ = in_use_.load(); }
 
  private:
-  static constexpr std::size_t kLargestKept = std::size_t{256} << 20;
-  static constexpr std::int64_t kMostKept = std::int64_t{1} << 30;
+  [[maybe_unused]] static constexpr std::size_t kLargestKept = std::size_t{256} << 20;
+  [[maybe_unused]] static constexpr std::int64_t kMostKept = std::int64_t{1} << 30;
 
   std::mutex mutex_;
   std::unordered_map<std::size_t, std::vector<void*>> free_;
