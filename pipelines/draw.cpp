@@ -85,8 +85,9 @@ Image upward_text(std::string_view text) {
 void fill_rectangle(Image& image, std::int64_t left, std::int64_t top, std::int64_t width, std::int64_t height, Color color) {
   check_image(image, "draw");
   const std::int64_t begin = std::max<std::int64_t>(left, 0), end = std::min(left + width, image.width);
-  const std::array<std::uint8_t, 4> value = image.channels == 1 ? std::array<std::uint8_t, 4>{grey_of(color)}
-                                                                : std::array<std::uint8_t, 4>{color.r, color.g, color.b, 255};
+  const std::uint8_t grey = grey_of(color);
+  const std::array<std::uint8_t, 4> value =
+      image.channels <= 2 ? std::array<std::uint8_t, 4>{grey, 255} : std::array<std::uint8_t, 4>{color.r, color.g, color.b, 255};
   for (std::int64_t y = std::max<std::int64_t>(top, 0); y < std::min(top + height, image.height); ++y) {
     for (std::int64_t x = begin; x < end; ++x) std::copy_n(value.data(), image.channels, image.row(y) + x * image.channels);
   }

@@ -42,11 +42,11 @@ Image make_image(std::int64_t width, std::int64_t height, std::int64_t channels)
 }
 
 void check_image(const Image& image, std::string_view where) {
-  const bool sized = image.width >= 1 && image.height >= 1 && image.width <= kMaxPixels / image.height &&
-                     (image.channels == 1 || image.channels == 3 || image.channels == 4);
+  const bool sized = image.width >= 1 && image.height >= 1 && image.width <= kMaxPixels / image.height && image.channels >= 1 &&
+                     image.channels <= 4;
   if (!sized || image.pixels.size() != static_cast<std::size_t>(image.width * image.height * image.channels)) {
-    throw Error(fmt::format("{}: picture of {}x{}x{} with {} bytes; expected 1, 3 or 4 channels and all pixels", where,
-                            image.width, image.height, image.channels, image.pixels.size()));
+    throw Error(fmt::format("{}: picture of {}x{}x{} with {} bytes; expected 1 to 4 channels and all pixels", where, image.width,
+                            image.height, image.channels, image.pixels.size()));
   }
 }
 
@@ -58,9 +58,6 @@ Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name,
   if (channels != 1 && channels != 3) throw Error(fmt::format("{}: {} channels asked for, expected 1 or 3", name, channels));
   if (bytes.empty()) throw Error(fmt::format("{}: empty file", name));
   const PictureHeader header = inspect_picture(bytes, name);
-  if (header.width > 0 && header.height > kMaxPixels / header.width) {
-    throw Error(picture_size_message(name, header.width, header.height));
-  }
   // 16-bit samples become their upper byte in both decoders, as in Pillow for colour. For grey Pillow's convert() cuts
   // them off at 255 instead, which leaves a white picture: not followed.
   Image image = header.by_opencv ? opencv_decode(bytes, name) : stb_decode(bytes, header.format, name);
@@ -94,8 +91,8 @@ Image convert_channels(const Image& image, int channels) {
   const std::uint8_t* from = image.pixels.data();
   std::uint8_t* to = result.pixels.data();
   for (std::int64_t i = 0; i < image.width * image.height; ++i, from += image.channels, to += channels) {
-    if (image.channels == 1) {
-      std::fill_n(to, 3, *from);
+    if (image.channels <= 2) {
+      std::fill_n(to, channels, *from);
     } else if (channels == 3) {
       std::copy_n(from, 3, to);
     } else {  // Pillow's L: ITU-R 601 weights in 16 bits, rounded

@@ -15,7 +15,7 @@
 
 namespace vitrine {
 
-// 8-bit pixels, rows top to bottom, channels interleaved: 1 (grey), 3 (RGB) or 4 (RGBA).
+// 8-bit pixels, rows top to bottom, channels interleaved: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
 struct Image {
   std::int64_t width = 0, height = 0, channels = 0;
   std::vector<std::uint8_t> pixels;  // height * width * channels

@@ -9,6 +9,7 @@
 #include <zlib.h>
 
 #include <vitrine/layers/error.h>
+#include <vitrine/pipelines/pixels.h>
 
 namespace vitrine {
 namespace {
@@ -60,6 +61,14 @@ int exif_orientation(Bytes exif) {
   throw Error(fmt::format("{}: truncated {}; the file was cut off, fetch it again", name, what));
 }
 
+// Before anything is allocated; 0 where the header does not tell.
+PictureHeader checked_size(const PictureHeader& header, const std::string& name) {
+  if (header.width > 0 && header.height > kMaxPixels / header.width) {
+    throw Error(picture_size_message(name, header.width, header.height));
+  }
+  return header;
+}
+
 PictureHeader inspect_jpeg(Bytes bytes, const std::string& name) {
   PictureHeader header{.format = PictureFormat::jpeg};
   const Reader reader{bytes};
@@ -76,7 +85,7 @@ PictureHeader inspect_jpeg(Bytes bytes, const std::string& name) {
     ++at;
     const bool standalone = marker == 0x00 || marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8);
     if (standalone) continue;
-    if (marker == 0xD9) return header;
+    if (marker == 0xD9) return checked_size(header, name);
     if (at + 2 > bytes.size()) truncated(name, "JPEG");
     const std::size_t length = reader.u16(at);
     if (length < 2) throw Error(fmt::format("{}: damaged JPEG: a segment of {} bytes", name, length));
@@ -120,6 +129,7 @@ PictureHeader inspect_png(Bytes bytes, const std::string& name) {
     if (type == "IEND") break;
     at += length + 12;
   }
+  checked_size(header, name);
   // Deflate makes at most 1032 bytes of one.
   if (row_bits / 8 * static_cast<std::uint64_t>(header.height) > (compressed + 64) * 1032) truncated(name, "PNG");
   return header;
@@ -149,10 +159,11 @@ PictureHeader inspect_picture(std::span<const std::uint8_t> bytes, const std::st
   if (starts_with(bytes, "RIFF") && starts_with(bytes, "WEBP", 8)) return inspect_webp(bytes, name);
   if (starts_with(bytes, std::string_view("II*\0", 4)) || starts_with(bytes, std::string_view("MM\0*", 4))) {
     constexpr std::uint32_t kWidth = 256, kHeight = 257;  // OpenCV applies a TIFF's orientation itself
-    return {.format = PictureFormat::tiff,
-            .by_opencv = true,
-            .width = tiff_value(bytes, kWidth).value_or(0),
-            .height = tiff_value(bytes, kHeight).value_or(0)};
+    return checked_size({.format = PictureFormat::tiff,
+                         .by_opencv = true,
+                         .width = tiff_value(bytes, kWidth).value_or(0),
+                         .height = tiff_value(bytes, kHeight).value_or(0)},
+                        name);
   }
   if (starts_with(bytes, "BM")) return {.format = PictureFormat::bmp};
   if (starts_with(bytes, "GIF8")) return {.format = PictureFormat::gif};

@@ -17,7 +17,7 @@ struct PictureHeader {
 };
 
 // Walks through the segments of a JPEG and the chunks of a PNG to their end, so that what was cut off is noticed: decoders
-// fill it with grey. Throws Error: `NAME: truncated ...`, `NAME: damaged ...`.
+// fill it with grey. Throws Error: `NAME: truncated ...`, `NAME: damaged ...`, `NAME: 20000x20000 pixels ...`.
 PictureHeader inspect_picture(std::span<const std::uint8_t> bytes, const std::string& name);
 
 }  // namespace vitrine

@@ -12,7 +12,7 @@ namespace vitrine {
 inline constexpr std::int64_t kMaxPixels = std::int64_t{1} << 28;
 
 Image make_image(std::int64_t width, std::int64_t height, std::int64_t channels);  // zeros
-// 1, 3 or 4 channels, no side empty, as many pixels as it says; else Error: `WHERE: ...`.
+// 1 to 4 channels, no side empty, as many pixels as it says; else Error: `WHERE: ...`.
 void check_image(const Image& image, std::string_view where);
 std::string picture_size_message(const std::string& name, std::int64_t width, std::int64_t height);  // of one that is refused
 

@@ -77,8 +77,8 @@ std::vector<std::uint8_t> encode_png(const Image& image, const std::string& path
   std::vector<std::uint8_t> file(kSignature.begin(), kSignature.end()), header;
   append_u32(header, static_cast<std::uint32_t>(image.width));
   append_u32(header, static_cast<std::uint32_t>(image.height));
-  const std::uint8_t color_type = image.channels == 1 ? 0 : image.channels == 3 ? 2 : 6;
-  header.insert(header.end(), {8, color_type, 0, 0, 0});
+  constexpr std::array<std::uint8_t, 4> kColorTypes{0, 4, 2, 6};  // by channels
+  header.insert(header.end(), {8, kColorTypes[static_cast<std::size_t>(image.channels - 1)], 0, 0, 0});
   append_chunk(file, "IHDR", header);
   append_chunk(file, "IDAT", packed);
   append_chunk(file, "IEND", {});
@@ -98,9 +98,10 @@ void write_image(const std::string& path, const Image& image) {
     throw Error(
         fmt::format("{}: {}x{} is more than a JPEG can hold (65535 a side); write a PNG", path, image.width, image.height));
   }
-  const std::vector<std::uint8_t> bytes = !jpeg                 ? encode_png(image, path)
-                                          : image.channels == 4 ? stb_encode_jpeg(convert_channels(image, 3), kQuality)
-                                                                : stb_encode_jpeg(image, kQuality);
+  const std::vector<std::uint8_t> bytes =
+      !jpeg                     ? encode_png(image, path)
+      : image.channels % 2 == 0 ? stb_encode_jpeg(convert_channels(image, static_cast<int>(image.channels - 1)), kQuality)
+                                : stb_encode_jpeg(image, kQuality);
   detail::write_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 

@@ -81,6 +81,7 @@ void horizontal_color(const std::uint8_t* row, const ResampleTaps& taps, std::ui
 
 void horizontal(const std::uint8_t* row, std::int64_t channels, const ResampleTaps& taps, std::uint8_t* out) {
   if (channels == 1) return horizontal_grey(row, taps, out);
+  if (channels == 2) return horizontal_color<2>(row, taps, out);
   if (channels == 3) return horizontal_color<3>(row, taps, out);
   horizontal_color<4>(row, taps, out);
 }
