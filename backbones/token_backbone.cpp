@@ -32,7 +32,7 @@ Tensor TokenBackbone::forward_head(const Tensor& features, bool pre_logits) cons
   if (features.rank() != 3 || features.size(2) != info_.num_features || features.size(1) <= embed_.prefix_tokens())
     throw Error(fmt::format("{}: features are {}, expected [B, {} + N, {}]", info_.name, features.shape().to_string(),
                             embed_.prefix_tokens(), info_.num_features));
-  return head_(features, pre_logits);
+  return classify(features, pre_logits);
 }
 
 std::vector<FeatureMap> TokenBackbone::forward_intermediates(const Tensor& images, const IntermediatesOptions& options) const {

@@ -15,7 +15,7 @@ class TokenBackbone : public Backbone {
   // images [B, H, W, C], any size that the patch divides -> tokens [B, prefix + N, dim]. The observer gets patch_embed
   // (tokens with their positions), blocks.I and norm.
   Tensor forward_features(const Tensor& images, const Observer& observer = {}) const final;
-  Tensor forward_head(const Tensor& features, bool pre_logits = false) const override;
+  Tensor forward_head(const Tensor& features, bool pre_logits = false) const final;
   // The patches after each block; prefix tokens apart.
   std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const final;
 
@@ -23,6 +23,7 @@ class TokenBackbone : public Backbone {
   virtual std::int64_t depth() const = 0;
   // What the blocks know of the positions, on top of where the patches are.
   virtual void locate(Positions&) const {}
+  virtual Tensor classify(const Tensor& tokens, bool pre_logits) const { return head_(tokens, pre_logits); }
   virtual Tensor run_block(std::int64_t index, Tensor x, const Positions& positions) const = 0;
 
   Embedding embed_;

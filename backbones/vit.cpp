@@ -320,10 +320,10 @@ Tensor Vit::run_block(std::int64_t index, Tensor x, const Positions& positions) 
   return (*blocks_[static_cast<std::size_t>(index)])(std::move(x), positions);
 }
 
-Tensor Vit::forward_head(const Tensor& features, bool pre_logits) const {
-  if (!config_.distilled) return TokenBackbone::forward_head(features, pre_logits);
+Tensor Vit::classify(const Tensor& tokens, bool pre_logits) const {
+  if (!config_.distilled) return TokenBackbone::classify(tokens, pre_logits);
   // The mean of two heads: one on the class token, one on the distillation token.
-  const Tensor first = features.select(1, 0), second = features.select(1, 1);  // [B, dim]
+  const Tensor first = tokens.select(1, 0), second = tokens.select(1, 1);  // [B, dim]
   if (pre_logits || !head_dist_.defined()) return affine(add(first, second), 0.5f, 0.0f).to(DType::f32);
   return affine(add(head_.head(first).to(DType::f32), head_dist_(second).to(DType::f32)), 0.5f, 0.0f);
 }

@@ -53,13 +53,13 @@ class Vit final : public detail::TokenBackbone {
   Vit(const Weights& w, VitConfig config);
   ~Vit() override;
 
-  Tensor forward_head(const Tensor& features, bool pre_logits = false) const override;
   const VitConfig& config() const { return config_; }
 
   class Block;
 
  private:
   std::int64_t depth() const override { return config_.depth; }
+  Tensor classify(const Tensor& tokens, bool pre_logits) const override;
   Tensor run_block(std::int64_t index, Tensor x, const detail::Positions& positions) const override;
 
   VitConfig config_;
