@@ -7,6 +7,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -106,7 +107,7 @@ bool in_batches(Prefetch<T>& items, std::int64_t count, std::int64_t size, const
     }
     const bool last = i + 1 == count;
     if (!values.empty() && (last || static_cast<std::int64_t>(values.size()) == size)) {
-      batch(numbers, values);
+      batch(std::span<const std::int64_t>(numbers), std::span<T>(values));
       numbers.clear();
       values.clear();
       if (!go_on(i + 1) && !last) return false;

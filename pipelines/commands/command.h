@@ -90,6 +90,12 @@ struct Command {
   std::function<int(Console&)> (*declare)(CLI::App& app);
 };
 
-extern const Command kClassifyCommand, kEvaluateCommand, kInfoCommand, kInspectCommand, kModelsCommand, kVerifyCommand;
+extern const Command kClassifyCommand;
+extern const Command kEvaluateCommand;
+extern const Command kFeaturesCommand;
+extern const Command kInfoCommand;
+extern const Command kInspectCommand;
+extern const Command kModelsCommand;
+extern const Command kVerifyCommand;
 
 }  // namespace vitrine::command

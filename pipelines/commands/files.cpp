@@ -96,6 +96,20 @@ bool has_extension(const std::string& path, std::string_view extension) {
                     [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); });
 }
 
+std::string OutputNames::next(const std::string& input) {
+  const std::string stem = input == "-" ? "stdin" : fs::path(input).stem().string();
+  std::string name = stem;
+  for (int i = 2; !used_.insert(name).second; ++i) name = fmt::format("{}-{}", stem, i);
+  return name;
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (!error && !fs::is_directory(path, error)) error = std::make_error_code(std::errc::not_a_directory);
+  if (error) throw Error(fmt::format("{}: cannot be used as a folder: {}", path, error.message()));
+}
+
 std::string csv_field(std::string_view text) {
   if (text.find_first_of(",\"\r\n") == std::string_view::npos) return std::string(text);
   std::string quoted = "\"";

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,6 +33,17 @@ int report_failures(const Console& console, std::span<const Failure> failures, s
 // folder is not there.
 void check_output(const std::string& option, const std::string& path, std::span<const std::string_view> extensions);
 bool has_extension(const std::string& path, std::string_view extension);  // ".csv"; case does not count
+
+// Names for the files of each input, by its stem: "cat", and "cat-2" for the next that is called so. None is given twice.
+class OutputNames {
+ public:
+  std::string next(const std::string& input);
+
+ private:
+  std::set<std::string> used_;
+};
+// Makes the folder and those above it where they are missing; throws Error.
+void make_folder(const std::string& path);
 
 // A field of a CSV file, quoted where it must be.
 std::string csv_field(std::string_view text);
