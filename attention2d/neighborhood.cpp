@@ -12,6 +12,7 @@
 #include <fmt/ranges.h>
 
 #include <vitrine/attention2d/candidates.h>
+#include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
@@ -179,7 +180,55 @@ void run_reference(const Problem& p) {
   });
 }
 
+template <cpu::Isa kIsa>
+std::string can_run_fused(const Problem& p) {
+  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  for (int a = 0; a < p.axes(); ++a) {
+    if (p.options.stride[a] != 1) return "stride above 1";
+    if (p.options.is_causal[a]) return "a causal axis";
+  }
+  return p.options.additional_keys.defined() ? "additional tokens" : "";
+}
+
+template <cpu::Isa kIsa>
+void run_fused(const Problem& p) {
+  const int axes = p.axes(), lead = 3 - axes;
+  const auto view = [&](const Tensor& t) {
+    cpu::GridView grid{t.raw(), t.stride(0), {}, t.stride(-2)};
+    for (int a = 0; a < axes; ++a) grid.axis[lead + a] = t.stride(a + 1);
+    return grid;
+  };
+  cpu::NeighborhoodProblem n;
+  n.q = view(p.q);
+  n.k = view(p.k);
+  n.v = view(p.v);
+  n.out = view(p.out);
+  n.type = cpu::float_type(p.q.dtype());
+  n.images = p.q.size(0);
+  n.heads = p.q.size(-2);
+  n.key_heads = p.k.size(-2);
+  n.dim = p.q.size(-1);
+  n.value_dim = p.v.size(-1);
+  for (int a = 0; a < axes; ++a) {
+    n.size[lead + a] = p.q.size(a + 1);
+    n.kernel[lead + a] = p.options.kernel_size[a];
+    n.dilation[lead + a] = p.options.dilation[a];
+  }
+  n.scale = p.scale;
+  if (p.options.rpb.defined()) {
+    n.rpb = p.options.rpb.data<float>();
+    n.rpb_head = p.options.rpb.stride(0);
+    n.rpb_row = p.options.rpb.stride(1);
+  }
+  cpu::neighborhood_attention(kIsa, n);
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+#if defined(VITRINE_X86)
+    {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
+    {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
+#endif
+    {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
     {"reference", [](const Problem&) { return std::string(); }, run_reference},
 };
 

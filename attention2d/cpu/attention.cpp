@@ -162,14 +162,16 @@ template <typename Path>
 void pack_keys(const FlashProblem& p, const Layout& l, i64 image, i64 head, float* to) {
   using T = typename Path::Element;
   for (i64 j = 0; j < p.keys; j += kPanel, to += l.key_panel)
-    for (int half = 0; half < 2; ++half) {
-      const i64 first = j + half * kLanes, left = p.keys - first;
-      const int rows = left < 0 ? 0 : static_cast<int>(min_of(left, kLanes));
+    for (i64 half = 0; half < kPanel && j + half < p.keys; half += kLanes) {
+      const int rows = lanes_left(p.keys, j + half);
       const T* row[kLanes];
-      for (int r = 0; r < rows; ++r) row[r] = row_at<T>(p.k, image, head, first + r);
-      store_transposed(to + half * kLanes, kPanel, rows, l.key_words, [&](int lane, i64 word, int) {
+      for (int r = 0; r < rows; ++r) row[r] = row_at<T>(p.k, image, head, j + half + r);
+      store_transposed(to + half, kPanel, rows, l.key_words, [&](int lane, i64 word, int words) {
         const i64 at = word * Path::kPerWord;
-        return Path::load_words(row[lane] + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord)));
+        const int elements = words == kLanes && at + kLanes * Path::kPerWord <= p.dim
+                                 ? kLanes * Path::kPerWord
+                                 : static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord));
+        return Path::load_words(row[lane] + at, elements);
       });
     }
 }

@@ -7,13 +7,24 @@ namespace vitrine::cpu {
 
 namespace {
 
-FlashKernel flash_kernel_of([[maybe_unused]] Isa isa) {
+// The target's version of a function that each target's namespace has.
 #if defined(VITRINE_X86)
-  if (isa >= Isa::avx512_bf16) return avx512_bf16::flash_kernel();
-  if (isa == Isa::avx512) return avx512::flash_kernel();
-  if (isa == Isa::avx2) return avx2::flash_kernel();
+#define VITRINE_PICK(isa, function)                    \
+  ((isa) >= Isa::avx512_bf16 ? avx512_bf16::function() \
+   : (isa) == Isa::avx512    ? avx512::function()      \
+   : (isa) == Isa::avx2      ? avx2::function()        \
+                             : scalar::function())
+#else
+#define VITRINE_PICK(isa, function) (static_cast<void>(isa), scalar::function())
 #endif
-  return scalar::flash_kernel();
+
+template <typename Kernel, typename Problem>
+void launch(const Kernel& kernel, const Problem& problem) {
+  const auto bytes = static_cast<std::size_t>(kernel.workspace_bytes(problem));
+  parallel_for(kernel.items(problem), 1, [&](std::int64_t begin, std::int64_t end) {
+    const auto workspace = allocate(bytes);
+    kernel.run(problem, begin, end, workspace.get());
+  });
 }
 
 }  // namespace
@@ -22,13 +33,10 @@ FloatType float_type(DType dtype) {
   return dtype == DType::bf16 ? FloatType::bf16 : dtype == DType::f16 ? FloatType::f16 : FloatType::f32;
 }
 
-void flash_attention(Isa isa, const FlashProblem& problem) {
-  const FlashKernel kernel = flash_kernel_of(isa);
-  const auto bytes = static_cast<std::size_t>(kernel.workspace_bytes(problem));
-  parallel_for(kernel.items(problem), 1, [&](std::int64_t begin, std::int64_t end) {
-    const auto workspace = allocate(bytes);
-    kernel.run(problem, begin, end, workspace.get());
-  });
+void flash_attention(Isa isa, const FlashProblem& problem) { launch(VITRINE_PICK(isa, flash_kernel), problem); }
+
+void neighborhood_attention(Isa isa, const NeighborhoodProblem& problem) {
+  launch(VITRINE_PICK(isa, neighborhood_kernel), problem);
 }
 
 }  // namespace vitrine::cpu

@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include <vitrine/attention2d/cpu/attention.h>
+#include <vitrine/attention2d/cpu/neighborhood.h>
 #include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/dtype.h>
 
@@ -13,5 +13,6 @@ namespace vitrine::cpu {
 FloatType float_type(DType dtype);  // of f32, bf16, f16
 
 void flash_attention(Isa isa, const FlashProblem& problem);
+void neighborhood_attention(Isa isa, const NeighborhoodProblem& problem);
 
 }  // namespace vitrine::cpu

@@ -94,22 +94,56 @@ inline void transpose(Vf (&row)[kLanes]) {
 #endif
 }
 
-// to[d * step + lane] = element d of row `lane`, d < dim; lanes from `rows` on are 0. load(lane, d, n) gives the n <= kLanes
-// elements of a row that start at d, zeros after them.
+// to[d * step + lane] = element d of row `lane`, d < dim. load(lane, d, n) gives the n <= kLanes elements of a row that
+// start at d, zeros after them. Lanes from `rows` on repeat the last row: branches would cost more than the loads.
 template <typename Load>
 inline void store_transposed(float* to, i64 step, int rows, i64 dim, const Load& load) {
+  Vf square[kLanes];
+  i64 d = 0;
+  for (; d + kLanes <= dim; d += kLanes) {
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kLanes; ++lane) square[lane] = load(lane < rows ? lane : rows - 1, d, kLanes);
+    transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(to + (d + i) * step, square[i]);
+  }
+  if (d == dim) return;
+  const int rest = static_cast<int>(dim - d);
+  for (int lane = 0; lane < kLanes; ++lane) square[lane] = load(lane < rows ? lane : rows - 1, d, rest);
+  transpose(square);
+  for (int i = 0; i < rest; ++i) store(to + (d + i) * step, square[i]);
+}
+
+// The other way round: row `lane` of `rows` gets elements d < dim from element(d). save(lane, d, n, v) stores n of them.
+template <typename Element, typename Save>
+inline void load_transposed(int rows, i64 dim, const Element& element, const Save& save) {
+  Vf square[kLanes];
   for (i64 d = 0; d < dim; d += kLanes) {
     const int n = dim - d < kLanes ? static_cast<int>(dim - d) : kLanes;
-    Vf square[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) square[lane] = lane < rows ? load(lane, d, n) : zero();
-    transpose(square);
     if (n == kLanes) {
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) store(to + (d + i) * step, square[i]);
+      for (int i = 0; i < kLanes; ++i) square[i] = element(d + i);
     } else {
-      for (int i = 0; i < n; ++i) store(to + (d + i) * step, square[i]);
+      for (int i = 0; i < kLanes; ++i) square[i] = i < n ? element(d + i) : zero();
+    }
+    transpose(square);
+    if (n == kLanes && rows == kLanes) {
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kLanes; ++lane) save(lane, d, kLanes, square[lane]);
+    } else {
+      for (int lane = 0; lane < rows; ++lane) save(lane, d, n, square[lane]);
     }
   }
+}
+
+// Loads and stores of n elements, n known or not.
+template <typename T>
+inline Vf load_part(const T* p, int n) {
+  return n >= kLanes ? load(p) : load_n(p, n);
+}
+template <typename T>
+inline void store_part(T* p, Vf v, int n) {
+  n >= kLanes ? store(p, v) : store_n(p, v, n);
 }
 
 }  // namespace vitrine::cpu::VITRINE_TARGET

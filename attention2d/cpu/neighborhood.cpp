@@ -1,0 +1,453 @@
+// Fused neighborhood attention: lanes are neighboring queries of a row, so that no product is wasted on keys outside of a
+// window.
+//
+//   queries  y, x0 .. x0 + 15      one vector of logits for each (dy, dx):
+//   keys     row ky, packed [d][x]   logit[dy][dx] += q[d] * k[ky][d][start(x) + dx],   start(x) = clamp(x - w / 2, 0, W - w)
+//
+// Inside of a row start(x) + dx runs with the lanes, at its ends it stands still. AVX-512 picks the vector for each dx out
+// of two by a permutation in both cases: unaligned loads, nearly all of which would cross a cache line, take 1.6 times as
+// long in the first product. Narrower targets load, and gather at the ends.
+//
+// Up to kRows query rows share a key row, so that a picked vector serves several products. First product: kRows x kChunk
+// sums (rows x dx) stay in registers over d. Second: kRows x kDepth sums (rows x channels) stay there over dx; keeping the
+// weights instead, for all of a row's channels, is a quarter slower as it stores twice as often. Softmax is across
+// vectors, never across lanes.
+//
+// Key and value rows are packed (converted, transposed) when a tile of query rows first needs them, into a ring that holds
+// one window; three-dimensional maps keep whole planes. Dilation: each residue class is a compact map of its own.
+#include <vitrine/attention2d/cpu/neighborhood.h>
+
+#include <vitrine/attention2d/cpu/tile.h>
+
+namespace vitrine::cpu::VITRINE_TARGET {
+
+namespace {
+
+#if defined(VITRINE_TARGET_AVX512)
+constexpr int kRows = 4, kChunk = 5, kDepth = 4;
+#else
+constexpr int kRows = 3, kChunk = 4, kDepth = 3;
+#endif
+constexpr i64 kMaxOffsets = 16;  // dx that are picked out of one pair of vectors; a multiple of kLanes
+constexpr float kLog2e = 1.44269504088896341f;
+
+inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
+inline i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
+inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
+
+template <int... kN>
+struct Numbers {};
+template <int kCount, int... kN>
+struct Counted : Counted<kCount - 1, kCount - 1, kN...> {};
+template <int... kN>
+struct Counted<0, kN...> {
+  using Type = Numbers<kN...>;
+};
+template <int kCount>
+using FirstNumbers = typename Counted<kCount>::Type;
+
+// Where the lanes of a block of queries find their windows in a packed row, which holds position x at x + kernel / 2 (so
+// that blocks inside of a row begin aligned): lane l's at first + index[0][l].
+struct Block {
+  i64 x, first;
+  bool is_shift;                               // index[0][l] is index[0][0] + l
+  alignas(64) int index[kMaxOffsets][kLanes];  // those of offset j: j more
+};
+
+// Picks the vectors of a row: lanes from row[index[j][lane]].
+template <bool kIsShift>
+struct Window {
+#if defined(VITRINE_TARGET_AVX512)
+  __m512 low, high;
+  explicit Window(const float* row) : low(_mm512_load_ps(row)), high(_mm512_load_ps(row + kLanes)) {
+    asm("" : "+v"(low), "+v"(high));  // keeps g++ from loading them again for each use
+  }
+  Vf at(const Block& block, i64 j) const { return {_mm512_permutex2var_ps(low, _mm512_load_si512(block.index[j]), high)}; }
+#else
+  const float* row;
+  explicit Window(const float* row) : row(row) {}
+  Vf at(const Block& block, i64 j) const {
+    if constexpr (kIsShift) return load(row + block.index[j][0]);
+#if defined(VITRINE_TARGET_AVX2)
+    return {_mm256_i32gather_ps(row, _mm256_load_si256(reinterpret_cast<const __m256i*>(block.index[j])), 4)};
+#else
+    return {row[block.index[j][0]]};
+#endif
+  }
+#endif
+};
+
+// One key row and a run of offsets, up to kRows query rows.
+struct RowTask {
+  const float* row;  // packed keys or values, from the block's first on, plus the run's first offset
+  i64 row_step;      // floats between its channels
+  const Block* block;
+  i64 dim, offsets;
+  const float* bias[kRows];  // of each query row: [offsets][kLanes]; null: none
+  float* logits[kRows];      // of each query row: [offsets][kLanes]
+  float* channels;           // queries or outputs: [dim][kRows][kLanes], at the first query row
+};
+
+template <int kR, int kN, bool kIsShift>
+void add_logits(const RowTask& t, i64 first) {
+  Vf sum[kR][kN];
+#pragma GCC unroll 8
+  for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < kN; ++j) sum[r][j] = t.bias[r] ? load(t.bias[r] + (first + j) * kLanes) : zero();
+  const float* row = t.row;
+  const float* q = t.channels;
+  for (i64 d = 0; d < t.dim; ++d, row += t.row_step, q += kRows * kLanes) {
+    Vf query[kR];
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) query[r] = load(q + r * kLanes);
+    const Window<kIsShift> window(row);
+#pragma GCC unroll 8
+    for (int j = 0; j < kN; ++j) {
+      const Vf key = window.at(*t.block, first + j);
+#pragma GCC unroll 8
+      for (int r = 0; r < kR; ++r) sum[r][j] = fma(query[r], key, sum[r][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < kN; ++j) store(t.logits[r] + (first + j) * kLanes, sum[r][j]);
+}
+
+template <int kR, int kN, bool kIsShift>
+void add_values(const RowTask& t, i64 first) {
+  float* o = t.channels + first * kRows * kLanes;
+  Vf sum[kN][kR];
+#pragma GCC unroll 8
+  for (int d = 0; d < kN; ++d)
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) sum[d][r] = load(o + (d * kRows + r) * kLanes);
+  const auto rows = [&]<int... kD>(Numbers<kD...>) {
+    const Window<kIsShift> window[kN] = {Window<kIsShift>(t.row + (first + kD) * t.row_step)...};
+    for (i64 j = 0; j < t.offsets; ++j) {
+      Vf weight[kR];
+#pragma GCC unroll 8
+      for (int r = 0; r < kR; ++r) weight[r] = load(t.logits[r] + j * kLanes);
+#pragma GCC unroll 8
+      for (int d = 0; d < kN; ++d) {
+        const Vf value = window[d].at(*t.block, j);
+#pragma GCC unroll 8
+        for (int r = 0; r < kR; ++r) sum[d][r] = fma(weight[r], value, sum[d][r]);
+      }
+    }
+  };
+  rows(FirstNumbers<kN>());
+#pragma GCC unroll 8
+  for (int d = 0; d < kN; ++d)
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) store(o + (d * kRows + r) * kLanes, sum[d][r]);
+}
+
+// Logits of all offsets, or values of all channels, in pieces of kN at most, as even as can be.
+template <int kR, int kN, bool kIsShift>
+void add_pieces(bool values, int size, const RowTask& t, i64 first) {
+  if constexpr (kN > 1) {
+    if (size < kN) return add_pieces<kR, kN - 1, kIsShift>(values, size, t, first);
+  }
+  if (values) {
+    if constexpr (kN <= kDepth) add_values<kR, kN, kIsShift>(t, first);
+  } else {
+    if constexpr (kN <= kChunk) add_logits<kR, kN, kIsShift>(t, first);
+  }
+}
+
+template <int kR = kRows>
+void run_task(bool values, int rows, const RowTask& t) {
+  if constexpr (kR > 1) {
+    if (rows < kR) return run_task<kR - 1>(values, rows, t);
+  }
+  constexpr int kMost = kChunk > kDepth ? kChunk : kDepth;
+  const i64 total = values ? t.dim : t.offsets, pieces = ceil_div(total, values ? kDepth : kChunk);
+  for (i64 i = 0; i < pieces; ++i) {
+    const i64 first = total * i / pieces;
+    const int size = static_cast<int>(total * (i + 1) / pieces - first);
+    if (t.block->is_shift)
+      add_pieces<kR, kMost, true>(values, size, t, first);
+    else
+      add_pieces<kR, kMost, false>(values, size, t, first);
+  }
+}
+
+struct Layout {
+  i64 classes[3];                                                             // residue classes of the axes
+  i64 planes, tiles;                                                          // most planes and tiles of rows in a class
+  i64 ring_planes, ring_rows;                                                 // packed rows that are kept
+  i64 row_step;                                                               // floats between channels of a packed row
+  i64 blocks;                                                                 // most blocks of queries in a row
+  i64 window;                                                                 // keys of a query
+  i64 k_at, v_at, q_at, o_at, logits_at, bias_at, blocks_at, tags_at, words;  // in floats
+};
+
+Layout layout_of(const NeighborhoodProblem& p) {
+  Layout l;
+  i64 most[3];
+  for (int a = 0; a < 3; ++a) {
+    l.classes[a] = p.dilation[a];
+    most[a] = ceil_div(p.size[a], p.dilation[a]);
+  }
+  l.planes = most[0];
+  l.tiles = ceil_div(most[1], kRows);
+  l.ring_planes = min_of(most[0], p.kernel[0]);
+  l.ring_rows = most[0] == 1 ? min_of(most[1], p.kernel[1] + kRows - 1) : most[1];
+  // Permutations read one vector more; an odd number of cache lines keeps channels out of each other's sets.
+  l.row_step = round_up(most[2] + p.kernel[2] / 2, 16) + 16;
+  if (l.row_step / 16 % 2 == 0) l.row_step += 16;
+  l.blocks = ceil_div(most[2], kLanes);
+  l.window = p.kernel[0] * p.kernel[1] * p.kernel[2];
+  l.words = 0;
+  const auto place = [&l](i64 words) {
+    const i64 at = l.words;
+    l.words += round_up(words, 16);
+    return at;
+  };
+  const i64 rows = l.ring_planes * l.ring_rows;
+  l.k_at = place(rows * p.dim * l.row_step);
+  l.v_at = place(rows * p.value_dim * l.row_step);
+  l.q_at = place(p.dim * kRows * kLanes);
+  l.o_at = place(p.value_dim * kRows * kLanes);
+  l.logits_at = place(kRows * l.window * kLanes);
+  l.bias_at = place(p.rpb ? l.blocks * (2 * p.kernel[1] - 1) * p.kernel[2] * kLanes : 0);
+  l.blocks_at = place(l.blocks * static_cast<i64>(sizeof(Block) / sizeof(float)));
+  l.tags_at = place(2 * rows);
+  return l;
+}
+
+// One residue class of one head of one image: a compact map, and the state of the workspace for it.
+template <typename T>
+struct Map {
+  const NeighborhoodProblem& p;
+  const Layout& l;
+  float* workspace;
+  i64 image = -1, head = -1, residue[3] = {}, size[3] = {};
+  Block* blocks;
+  i64* tags;  // which (plane, row) a slot of the ring holds
+
+  Map(const NeighborhoodProblem& p, const Layout& l, float* workspace)
+      : p(p),
+        l(l),
+        workspace(workspace),
+        blocks(reinterpret_cast<Block*>(workspace + l.blocks_at)),
+        tags(reinterpret_cast<i64*>(workspace + l.tags_at)) {}
+
+  void enter(i64 new_image, i64 new_head, const i64 (&new_residue)[3]) {
+    bool same = image == new_image && head == new_head;
+    for (int a = 0; a < 3; ++a) same = same && residue[a] == new_residue[a];
+    if (same) return;
+    const bool other_head = head != new_head;
+    image = new_image;
+    head = new_head;
+    const i64 old_width = size[2];
+    for (int a = 0; a < 3; ++a) {
+      residue[a] = new_residue[a];
+      size[a] = ceil_div(p.size[a] - residue[a], p.dilation[a]);
+    }
+    for (i64 slot = 0; slot < l.ring_planes * l.ring_rows; ++slot) tags[slot] = -1;
+    if (size[2] != old_width) find_windows();
+    if (p.rpb && (other_head || size[2] != old_width)) spread_bias();
+  }
+
+  i64 start(int axis, i64 at) const { return max_of(0, min_of(at - p.kernel[axis] / 2, size[axis] - p.kernel[axis])); }
+  i64 lane_start(const Block& b, int lane) const { return start(2, min_of(b.x + lane, size[2] - 1)); }
+
+  void find_windows() {
+    for (i64 i = 0; i * kLanes < size[2]; ++i) {
+      Block& b = blocks[i];
+      b.x = i * kLanes;
+      const i64 packed = lane_start(b, 0) + p.kernel[2] / 2;
+      b.first = packed / kLanes * kLanes;
+      b.is_shift = true;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int shift = static_cast<int>(lane_start(b, lane) + p.kernel[2] / 2 - b.first);
+        b.is_shift = b.is_shift && shift == packed - b.first + lane;
+        for (int j = 0; j < kMaxOffsets; ++j) b.index[j][lane] = shift + j;
+      }
+    }
+  }
+
+  // rpb by block, row offset and column offset, a value a lane, in units of the exponent of 2.
+  i64 bias_row() const { return p.kernel[2] * kLanes; }
+  const float* bias_of(i64 block, i64 row_offset) const {
+    return workspace + l.bias_at + (block * (2 * p.kernel[1] - 1) + row_offset) * bias_row();
+  }
+  void spread_bias() {
+    const i64 rows = 2 * p.kernel[1] - 1;
+    const float* table = p.rpb + head * p.rpb_head;
+    for (i64 i = 0; i * kLanes < size[2]; ++i) {
+      const Block& b = blocks[i];
+      float* to = workspace + l.bias_at + i * rows * bias_row();
+      for (i64 row = 0; row < rows; ++row)
+        for (i64 dx = 0; dx < p.kernel[2]; ++dx)
+          for (int lane = 0; lane < kLanes; ++lane) {
+            const i64 x = min_of(b.x + lane, size[2] - 1);
+            *to++ = table[row * p.rpb_row + start(2, x) + dx - x + p.kernel[2] - 1] * kLog2e;
+          }
+    }
+  }
+
+  const T* token(const GridView& view, i64 of_head, i64 t, i64 y, i64 x) const {
+    const i64 at[3] = {residue[0] + t * p.dilation[0], residue[1] + y * p.dilation[1], residue[2] + x * p.dilation[2]};
+    return static_cast<const T*>(view.data) + image * view.image + of_head * view.head + at[0] * view.axis[0] +
+           at[1] * view.axis[1] + at[2] * view.axis[2];
+  }
+
+  void pack_row(const GridView& view, i64 t, i64 y, i64 dim, float* to) const {
+    const i64 key_head = head / (p.heads / p.key_heads), step = p.dilation[2] * view.axis[2], pad = p.kernel[2] / 2;
+    const T* row = token(view, key_head, t, y, 0);
+    for (i64 at = 0; at < size[2] + pad; at += kLanes)
+      store_transposed(to + at, l.row_step, kLanes, dim, [&](int lane, i64 d, int n) {
+        const i64 x = max_of(0, min_of(at + lane - pad, size[2] - 1));  // what is outside of the map is never picked
+        return load_part(row + x * step + d, n);
+      });
+  }
+
+  i64 slot(i64 t, i64 y) const { return t % l.ring_planes * l.ring_rows + y % l.ring_rows; }
+  float* keys(i64 t, i64 y) const { return workspace + l.k_at + slot(t, y) * p.dim * l.row_step; }
+  float* values(i64 t, i64 y) const { return workspace + l.v_at + slot(t, y) * p.value_dim * l.row_step; }
+  void need_row(i64 t, i64 y) {
+    i64& tag = tags[slot(t, y)];
+    if (tag == t * size[1] + y) return;
+    tag = t * size[1] + y;
+    pack_row(p.k, t, y, p.dim, keys(t, y));
+    pack_row(p.v, t, y, p.value_dim, values(t, y));
+  }
+
+  void pack_queries(i64 t, i64 y, int rows, const Block& b) {
+    const Vf unit = set1(p.scale * kLog2e);
+    const i64 step = p.dilation[2] * p.q.axis[2];
+    const int lanes = static_cast<int>(min_of(kLanes, size[2] - b.x));
+    for (int r = 0; r < rows; ++r) {
+      const T* row = token(p.q, head, t, y + r, b.x);
+      store_transposed(workspace + l.q_at + r * kLanes, kRows * kLanes, lanes, p.dim,
+                       [&](int lane, i64 d, int n) { return mul(load_part(row + lane * step + d, n), unit); });
+    }
+  }
+
+  // Weights in the place of the logits of a query row; gives one over their sum.
+  Vf softmax(float* logits) const {
+    Vf most = load(logits), other = most;
+    i64 i = 1;
+    for (; i + 1 < l.window; i += 2) {
+      most = max(most, load(logits + i * kLanes));
+      other = max(other, load(logits + (i + 1) * kLanes));
+    }
+    if (i < l.window) most = max(most, load(logits + i * kLanes));
+    const Vf largest = max(most, other);
+    Vf sum = zero();
+    for (i = 0; i < l.window; ++i) {
+      const Vf weight = exp2_negative<5>(sub(load(logits + i * kLanes), largest));
+      store(logits + i * kLanes, weight);
+      sum = add(sum, weight);
+    }
+    return div(set1(1.0f), sum);
+  }
+
+  void write_row(i64 t, i64 y, const Block& b, const float* o, Vf factor) {
+    T* to = const_cast<T*>(token(p.out, head, t, y, b.x));
+    const i64 step = p.dilation[2] * p.out.axis[2];
+    load_transposed(
+        static_cast<int>(min_of(kLanes, size[2] - b.x)), p.value_dim,
+        [&](i64 d) { return mul(load(o + d * kRows * kLanes), factor); },
+        [&](int lane, i64 d, int n, Vf v) { store_part(to + lane * step + d, v, n); });
+  }
+
+  // Both products: every key row of the window with the query rows that see it.
+  void visit_rows(bool of_values, i64 t, i64 y, int rows, i64 block) {
+    const i64 first_plane = start(0, t), last = start(1, y + rows - 1) + p.kernel[1];
+    const i64 runs = ceil_div(p.kernel[2], kMaxOffsets);
+    RowTask task;
+    task.row_step = l.row_step;
+    task.block = blocks + block;
+    task.dim = of_values ? p.value_dim : p.dim;
+    for (i64 kt = first_plane; kt < first_plane + p.kernel[0]; ++kt)
+      for (i64 ky = start(1, y); ky < last; ++ky) {
+        int seen = 0, from = 0;  // query rows from .. from + seen - 1
+        i64 logit_rows[kRows], bias_rows[kRows];
+        for (int r = 0; r < rows; ++r) {
+          const i64 dy = ky - start(1, y + r);
+          if (dy < 0 || dy >= p.kernel[1]) continue;
+          if (seen == 0) from = r;
+          logit_rows[seen] = r * l.window + ((kt - first_plane) * p.kernel[1] + dy) * p.kernel[2];
+          bias_rows[seen++] = ky - (y + r) + p.kernel[1] - 1;
+        }
+        const float* row = (of_values ? values(kt, ky) : keys(kt, ky)) + task.block->first;
+        task.channels = workspace + (of_values ? l.o_at : l.q_at) + from * kLanes;
+        for (i64 run = 0; run < runs; ++run) {
+          const i64 dx = run * kMaxOffsets;
+          task.offsets = min_of(kMaxOffsets, p.kernel[2] - dx);
+          task.row = row + dx;
+          for (int r = 0; r < seen; ++r) {
+            task.logits[r] = workspace + l.logits_at + (logit_rows[r] + dx) * kLanes;
+            task.bias[r] = p.rpb ? bias_of(block, bias_rows[r]) + dx * kLanes : nullptr;
+          }
+          run_task(of_values, seen, task);
+        }
+      }
+  }
+
+  void attend(i64 t, i64 y, int rows) {
+    for (i64 kt = start(0, t); kt < start(0, t) + p.kernel[0]; ++kt)
+      for (i64 ky = start(1, y); ky < start(1, y + rows - 1) + p.kernel[1]; ++ky) need_row(kt, ky);
+    float* o = workspace + l.o_at;
+    for (i64 block = 0; block * kLanes < size[2]; ++block) {
+      pack_queries(t, y, rows, blocks[block]);
+      visit_rows(false, t, y, rows, block);
+      Vf factor[kRows];
+      for (int r = 0; r < rows; ++r) factor[r] = softmax(workspace + l.logits_at + r * l.window * kLanes);
+      for (i64 i = 0; i < p.value_dim * kRows; ++i) store(o + i * kLanes, zero());
+      visit_rows(true, t, y, rows, block);
+      for (int r = 0; r < rows; ++r) write_row(t, y + r, blocks[block], o + r * kLanes, factor[r]);
+    }
+  }
+};
+
+template <typename T>
+void run_typed(const NeighborhoodProblem& p, i64 begin, i64 end, float* workspace) {
+  const Layout l = layout_of(p);
+  Map<T> map(p, l, workspace);
+  for (i64 item = begin; item < end; ++item) {
+    i64 rest = item;
+    const auto take = [&rest](i64 count) {
+      const i64 i = rest % count;
+      rest /= count;
+      return i;
+    };
+    const i64 tile = take(l.tiles), t = take(l.planes);
+    const i64 rx = take(l.classes[2]), ry = take(l.classes[1]), rt = take(l.classes[0]);
+    const i64 head = take(p.heads);
+    map.enter(rest, head, {rt, ry, rx});
+    const i64 y = map.size[1] * tile / l.tiles, next = map.size[1] * (tile + 1) / l.tiles;
+    if (t < map.size[0] && y < next) map.attend(t, y, static_cast<int>(next - y));  // classes differ by one row or plane
+  }
+}
+
+i64 items(const NeighborhoodProblem& p) {
+  const Layout l = layout_of(p);
+  return p.images * p.heads * l.classes[0] * l.classes[1] * l.classes[2] * l.planes * l.tiles;
+}
+
+i64 workspace_bytes(const NeighborhoodProblem& p) { return layout_of(p).words * static_cast<i64>(sizeof(float)); }
+
+void run(const NeighborhoodProblem& p, i64 begin, i64 end, void* workspace) {
+  float* words = static_cast<float*>(workspace);
+  switch (p.type) {
+    case FloatType::f32:
+      return run_typed<float>(p, begin, end, words);
+    case FloatType::bf16:
+      return run_typed<Bf16>(p, begin, end, words);
+    case FloatType::f16:
+      return run_typed<F16>(p, begin, end, words);
+  }
+}
+
+}  // namespace
+
+NeighborhoodKernel neighborhood_kernel() { return {items, workspace_bytes, run}; }
+
+}  // namespace vitrine::cpu::VITRINE_TARGET
