@@ -6,6 +6,7 @@
 
 #include <vitrine/layers/cpu/dnnl.h>
 #include <vitrine/layers/cpu/isa.h>
+#include <vitrine/layers/ops.h>
 
 namespace vitrine::cpu {
 
@@ -34,7 +35,7 @@ template <typename Operation>
 class DnnlConv final : public PackedConv {
  public:
   DnnlConv(const ConvShape& shape, const Tensor& weight, const Tensor& bias, DType dtype)
-      : shape_(shape), dtype_(dtype), bias_(bias) {
+      : shape_(shape), dtype_(dtype), bias_(bias), separate_(shape.transposed && dtype == DType::f32) {
     const std::int64_t groups = shape_.options.groups;
     Dims dims{shape_.out / groups, shape_.in / groups, shape_.kernel_h, shape_.kernel_w};
     if (groups > 1) dims.insert(dims.begin(), groups);
@@ -64,13 +65,17 @@ class DnnlConv final : public PackedConv {
                                                     {DNNL_ARG_WEIGHTS, weight_.memory()},
                                                     {DNNL_ARG_DST, dnnl_memory(op->y, call.y)},
                                                     {DNNL_ARG_SCRATCHPAD, scratchpad.memory()}};
-    if (bias_.defined()) arguments.emplace(DNNL_ARG_BIAS, dnnl_memory(bias_desc(), bias_.raw()));
+    if (bias_.defined() && !separate_) arguments.emplace(DNNL_ARG_BIAS, dnnl_memory(bias_desc(), bias_.raw()));
     if (call.residual && !in_place) {
       const int index = call.activation == Activation::none ? 0 : 1;
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(index) | DNNL_ARG_SRC_1, dnnl_memory(op->y, call.residual));
     }
     op->primitive.execute(dnnl_stream(), arguments);
     dnnl_stream().wait();
+    if (!separate_) return;
+    Tensor y = Tensor::wrap(call.y, {call.batch, call.out_height, call.out_width, shape_.out}, dtype_);
+    if (bias_.defined()) add_(y, bias_);
+    if (call.activation != Activation::none) activate_(y, call.activation);
   }
 
  private:
@@ -92,7 +97,7 @@ class DnnlConv final : public PackedConv {
     const Dims strides{o.stride_h, o.stride_w}, dilations{o.dilation_h - 1, o.dilation_w - 1}, pad_begin{o.pad_h, o.pad_w};
     const Dims pad_end{o.pad_end_h - o.output_pad_h, o.pad_end_w - o.output_pad_w};
     dnnl::post_ops ops;
-    append_activation(ops, key.activation);
+    if (!separate_) append_activation(ops, key.activation);
     if (key.residual && key.in_place) ops.append_sum(1.0f);
     if (key.residual && !key.in_place) ops.append_binary(dnnl::algorithm::binary_add, y);
     dnnl::primitive_attr attributes;
@@ -100,7 +105,7 @@ class DnnlConv final : public PackedConv {
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     constexpr auto kInference = dnnl::prop_kind::forward_inference;
     const auto algorithm = shape_.transposed ? dnnl::algorithm::deconvolution_direct : dnnl::algorithm::convolution_direct;
-    if (bias_.defined())
+    if (bias_.defined() && !separate_)
       return {dnnl_engine(), kInference, algorithm, x,       weight_desc_, bias_desc(), y,
               strides,       dilations,  pad_begin, pad_end, attributes};
     return {dnnl_engine(), kInference, algorithm, x, weight_desc_, y, strides, dilations, pad_begin, pad_end, attributes};
@@ -109,6 +114,9 @@ class DnnlConv final : public PackedConv {
   ConvShape shape_;
   DType dtype_;
   Tensor bias_;
+  // oneDNN 3.2's f32 transposed convolution (AVX-512) adds the bias and applies the activation once for each block of input
+  // channels, from 256 channels on: there they follow on their own.
+  bool separate_;
   dnnl::memory::desc weight_desc_;
   DnnlBuffer weight_;
   mutable RecentCache<ConvKey, Primitive> cache_;

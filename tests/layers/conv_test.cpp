@@ -168,6 +168,7 @@ TEST_CASE("conv2d: the shapes that models have") {
     check({1, 9, 8, 20, 24, 1, 1, {.stride_h = 2, .stride_w = 2}}, false, dtype, random);
     check({1, 5, 5, 64, 48, 4, 4, {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}}, true, dtype, random);  // decoder
     check({1, 5, 5, 16, 8, 2, 2, {.stride_h = 2, .stride_w = 2}}, true, dtype, random);
+    check({1, 5, 16, 256, 64, 2, 2, {.stride_h = 2, .stride_w = 2}}, true, dtype, random);  // where oneDNN's bias goes wrong
     check({1,
            6,
            6,
