@@ -59,6 +59,7 @@ struct Bf16Step {
 
 inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
 // A slice of a panel and the rows that pass over it.
 struct Slice {
@@ -69,7 +70,11 @@ struct Slice {
   bool half_step;     // one more step, of half a pair
   const float* bias;  // what sums start from; null: from `sums`
   float* sums;        // [rows, columns of a whole panel]
-  const char* next;   // prefetched, a line every four steps; null: nothing
+  void* y;            // where a whole block without activation goes straight from the registers; null: to sums
+  const void* residual;
+  i64 y_stride;
+  const char* next;    // prefetched, a line every four steps; null: nothing
+  const char* next_x;  // likewise the rows of the next block, two lines every four steps
 };
 
 template <typename Step, int R, int V>
@@ -95,12 +100,17 @@ template <typename Step, int R, int V>
       for (int v = 0; v < V; ++v) sum[r][v] = Step::multiply_add(a, b[v], sum[r][v]);
     }
   };
-  const char* next = s.next;
+  const char *next = s.next, *next_x = s.next_x;
   i64 k = 0;
   for (; k + 4 <= s.steps; k += 4) {
     if (next) {
       prefetch_far(next);
       next += 64;
+    }
+    if (next_x) {
+      prefetch_far(next_x);
+      prefetch_far(next_x + x_stride);
+      next_x += (k & 12) == 12 ? 64 - 6 * x_stride : 2 * x_stride;
     }
 #pragma GCC unroll 4
     for (int u = 0; u < 4; ++u) {
@@ -119,6 +129,22 @@ template <typename Step, int R, int V>
     w += V * kLanes;
   }
   if (s.half_step) step(Step::broadcast_last, 0);
+  if (s.y) {
+    using T = typename Step::Element;
+    T* y = static_cast<T*>(s.y);
+    const T* residual = static_cast<const T*>(s.residual);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        if (residual) sum[r][v] = add(sum[r][v], load(residual + v * kLanes));
+        store(y + v * kLanes, sum[r][v]);
+      }
+      y += s.y_stride;
+      if (residual) residual += s.y_stride;
+    }
+    return;
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -199,6 +225,13 @@ Finish<T> finish_for(Activation activation) {
   return finish<None, T>;
 }
 
+// The lines that a block will be stored to: asked for before its sums are made, they are there after.
+template <typename T>
+void fetch_results(const T* y, i64 rows, i64 columns, i64 y_stride) {
+  for (i64 r = 0; r < rows; ++r)
+    for (i64 c = 0; c < columns; c += static_cast<i64>(64 / sizeof(T))) prefetch_write(y + r * y_stride + c);
+}
+
 inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
 template <typename Step>
@@ -209,34 +242,44 @@ void run(const LinearTile& t) {
   const i64 vectors = ceil_div(t.out, kLanes), panels = ceil_div(vectors, kPanel);
   const i64 whole = t.in / Step::kValues;            // steps
   const i64 packed = ceil_div(t.in, Step::kValues);  // with the half one
-  const i64 slices = ceil_div(packed, kSteps), chunks = ceil_div(t.row_end - t.row_begin, kChunk);
-  const Finish<T> done = finish_for<T>(t.activation);
-  const float* weight = static_cast<const float*>(t.weight);  // a step of a vector is as wide as its floats
+  const i64 slices = ceil_div(packed, kSteps), rows = t.row_end - t.row_begin, chunks = ceil_div(rows, kChunk);
+  const Finish<T> finish_block = finish_for<T>(t.activation);
+  const auto panel_at = [&](i64 p) {  // a step of a vector of columns is as wide as its sums, in either type
+    return static_cast<const float*>(t.weight) + vectors * p / panels * packed * kLanes;
+  };
   for (i64 chunk = 0; chunk < chunks; ++chunk) {
-    const i64 rows = t.row_end - t.row_begin;
     const i64 begin = t.row_begin + rows * chunk / chunks, end = t.row_begin + rows * (chunk + 1) / chunks;
     const i64 blocks = ceil_div(end - begin, kRows);
     for (i64 p = t.panel_begin; p < t.panel_end; ++p) {
       const i64 first = vectors * p / panels, width = vectors * (p + 1) / panels - first;
-      const float* panel = weight + first * packed * kLanes;
+      const i64 columns = t.out - first * kLanes < width * kLanes ? t.out - first * kLanes : width * kLanes;
+      const bool straight = t.activation == Activation::none && columns == width * kLanes;
       for (i64 slice = 0; slice < slices; ++slice) {
         const i64 k = packed * slice / slices, k_end = packed * (slice + 1) / slices;
-        const i64 lines = (k_end - k) * width * kLanes * 4 / 64, fetched = (k_end - k) / 4;  // a block's share of the lines
-        const bool last = slice + 1 == slices, more = !last || p + 1 < t.panel_end;
-        Slice s{.x = nullptr,
-                .x_stride = t.x_stride,
-                .w = panel + k * width * kLanes,
-                .steps = (last ? whole : k_end) - k,
-                .half_step = last && whole < packed,
-                .bias = slice == 0 ? t.bias + first * kLanes : nullptr,
-                .sums = nullptr,
-                .next = nullptr};
-        const char* next = reinterpret_cast<const char*>(panel + k_end * width * kLanes);  // panels follow each other
+        const bool last = slice + 1 == slices;
+        // Slices and panels follow each other in memory; after a chunk's last one its first is needed again.
+        const float* next = panel_at(p) + k_end * width * kLanes;
+        if (last && p + 1 == t.panel_end) next = chunk + 1 < chunks ? panel_at(t.panel_begin) : nullptr;
+        const i64 lines = (k_end - k) * width * kLanes * 4 / 64, fetched = (k_end - k) / 4;  // of the next slice; by a block
         for (i64 b = 0; b < blocks; ++b) {
           const i64 r = begin + (end - begin) * b / blocks, r_end = begin + (end - begin) * (b + 1) / blocks;
-          s.x = static_cast<const char*>(t.x) + r * t.x_stride + k * 4;
-          s.sums = sums + (r - begin) * kPanel * kLanes;
-          s.next = more && b * fetched < lines ? next + b * fetched * 64 : nullptr;
+          const i64 at = r * t.out + first * kLanes;
+          T* y = static_cast<T*>(t.y) + at;
+          const T* residual = t.residual ? static_cast<const T*>(t.residual) + at : nullptr;
+          const char* x = static_cast<const char*>(t.x) + r * t.x_stride + k * 4;
+          const Slice s{.x = x,
+                        .x_stride = t.x_stride,
+                        .w = panel_at(p) + k * width * kLanes,
+                        .steps = (last ? whole : k_end) - k,
+                        .half_step = last && whole < packed,
+                        .bias = slice == 0 ? t.bias + first * kLanes : nullptr,
+                        .sums = slices == 1 ? sums : sums + (r - begin) * kPanel * kLanes,
+                        .y = last && straight ? y : nullptr,
+                        .residual = residual,
+                        .y_stride = t.out,
+                        .next = next && b * fetched < lines ? reinterpret_cast<const char*>(next) + b * fetched * 64 : nullptr,
+                        .next_x = p == t.panel_begin && r_end < end ? x + (r_end - r) * t.x_stride : nullptr};
+          if (last) fetch_results(y, r_end - r, columns, t.out);
           switch (width) {
             case 1:
               block_of<Step, 1>(static_cast<int>(r_end - r), s);
@@ -248,10 +291,7 @@ void run(const LinearTile& t) {
               block_of<Step, kPanel>(static_cast<int>(r_end - r), s);
               break;
           }
-          if (!last) continue;
-          const i64 at = r * t.out + first * kLanes, columns = t.out - first * kLanes;
-          done(s.sums, r_end - r, columns < width * kLanes ? columns : width * kLanes, static_cast<T*>(t.y) + at,
-               t.residual ? static_cast<const T*>(t.residual) + at : nullptr, t.out);
+          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.out);
         }
       }
     }

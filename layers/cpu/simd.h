@@ -92,6 +92,8 @@ inline Vf copysign(Vf magnitude, Vf sign) {
   return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_set1_epi32(0x7fffffff), _mm512_castps_si512(magnitude.v),
                                                         _mm512_castps_si512(sign.v), 0xca))};
 }
+// x within [-limit, limit]; NaN may become the limit
+inline Vf clamp_magnitude(Vf x, Vf limit) { return {_mm512_range_ps(x.v, limit.v, 2)}; }
 inline Vf round(Vf a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Vf scale_by_power(Vf a, Vf n) { return {_mm512_scalef_ps(a.v, n.v)}; }  // a 2^n, n integral
 inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) {                             // a < b ? yes : no; a NaN gives no
@@ -163,6 +165,7 @@ inline Vf copysign(Vf magnitude, Vf sign) {
   const __m256 m = _mm256_set1_ps(-0.0f);
   return {_mm256_or_ps(_mm256_andnot_ps(m, magnitude.v), _mm256_and_ps(m, sign.v))};
 }
+inline Vf clamp_magnitude(Vf x, Vf limit) { return max(sub(zero(), limit), min(limit, x)); }
 inline Vf round(Vf a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline Vf scale_by_power(Vf a, Vf n) {  // in two steps, so that results down to the subnormals come out
   const __m256i i = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(i, 1), rest = _mm256_sub_epi32(i, half);
@@ -227,6 +230,7 @@ inline Vf min(Vf a, Vf b) { return {a.v < b.v ? a.v : b.v}; }
 inline Vf sqrt(Vf a) { return {__builtin_sqrtf(a.v)}; }
 inline Vf abs(Vf a) { return {__builtin_fabsf(a.v)}; }
 inline Vf copysign(Vf magnitude, Vf sign) { return {__builtin_copysignf(magnitude.v, sign.v)}; }
+inline Vf clamp_magnitude(Vf x, Vf limit) { return max({-limit.v}, min(limit, x)); }
 inline Vf round(Vf a) { return {__builtin_rintf(a.v)}; }
 inline Vf scale_by_power(Vf a, Vf n) { return {n.v == n.v ? __builtin_ldexpf(a.v, static_cast<int>(n.v)) : n.v}; }
 inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) { return a.v < b.v ? yes : no; }

@@ -276,7 +276,7 @@ TEST_CASE("linear: gelu by erf is exact to 1e-6") {
   expected.clear();
   const Tensor x16 = x.to(DType::bf16), back = x16.to(DType::f32);
   for (std::int64_t i = 0; i < n; ++i) expected.push_back(exact(back.data<float>()[i], Activation::gelu));
-  CHECK(worst(rounded(x16, {.activation = Activation::gelu, .residual = {}}), expected, 1.4e-4, 1.0 / 230) <= 1);
+  CHECK(worst(rounded(x16, {.activation = Activation::gelu, .residual = {}}), expected, 2e-4, 1.0 / 220) <= 1);
 }
 
 TEST_CASE("linear: not a number and infinity come through") {
