@@ -102,6 +102,10 @@ PreprocessConfig preprocess_of(const Found& found, const Arguments& arguments) {
   std::array<std::int64_t, 2> img_size{config.height, config.width};
   detail::ArgumentReader(name, arguments).get("img_size", img_size).get("in_chans", config.channels);
   config.height = img_size[0], config.width = img_size[1];
+  if (config.channels == 1 && config.mean.size() == 3) {  // grey pictures: the means of the colours
+    config.mean = {(config.mean[0] + config.mean[1] + config.mean[2]) / 3};
+    config.std = {(config.std[0] + config.std[1] + config.std[2]) / 3};
+  }
   return config;
 }
 

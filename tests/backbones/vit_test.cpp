@@ -108,35 +108,35 @@ TEST_CASE("small vits, evas and beits give what timm gives, for every argument")
 }
 
 TEST_CASE("wrong arguments are named") {
-  CHECK_THAT(error_of("VisionTransformer", {{"reg_token", "4"}}), Catch::Matchers::Contains("reg_tokens"));
-  CHECK_THAT(error_of("VisionTransformer", {{"global_pool", "\"maxavg\""}}), Catch::Matchers::Contains("'avgmax'"));
-  CHECK_THAT(error_of("VisionTransformer", {{"block_fn", "\"block\""}}), Catch::Matchers::Contains("nearest: Block"));
-  CHECK_THAT(error_of("VisionTransformer", {{"depth", "\"twelve\""}}), Catch::Matchers::Contains("expected an integer"));
-  CHECK_THAT(error_of("VisionTransformer", {{"num_heads", "5"}}), Catch::Matchers::Contains("multiple of num_heads"));
-  CHECK_THAT(error_of("VisionTransformer", {{"class_token", "false"}}), Catch::Matchers::Contains("class_token"));
-  CHECK_THAT(error_of("VisionTransformer", {{"img_size", "4"}}), Catch::Matchers::Contains("at least one patch"));
-  CHECK_THAT(error_of("VisionTransformer", {{"pos_embed_interpolation", "\"bicubic\""}}), Catch::Matchers::Contains("'timm'"));
-  CHECK_THAT(error_of("VisionTransformer", {{"norm_layer", "\"batchnorm\""}}), Catch::Matchers::Contains("layernorm"));
+  CHECK_THAT(error_of("VisionTransformer", {{"reg_token", "4"}}), Catch::Matchers::contains("reg_tokens"));
+  CHECK_THAT(error_of("VisionTransformer", {{"global_pool", "\"maxavg\""}}), Catch::Matchers::contains("'avgmax'"));
+  CHECK_THAT(error_of("VisionTransformer", {{"block_fn", "\"block\""}}), Catch::Matchers::contains("nearest: Block"));
+  CHECK_THAT(error_of("VisionTransformer", {{"depth", "\"twelve\""}}), Catch::Matchers::contains("expected an integer"));
+  CHECK_THAT(error_of("VisionTransformer", {{"num_heads", "5"}}), Catch::Matchers::contains("multiple of num_heads"));
+  CHECK_THAT(error_of("VisionTransformer", {{"class_token", "false"}}), Catch::Matchers::contains("class_token"));
+  CHECK_THAT(error_of("VisionTransformer", {{"img_size", "4"}}), Catch::Matchers::contains("at least one patch"));
+  CHECK_THAT(error_of("VisionTransformer", {{"pos_embed_interpolation", "\"bicubic\""}}), Catch::Matchers::contains("'timm'"));
+  CHECK_THAT(error_of("VisionTransformer", {{"norm_layer", "\"batchnorm\""}}), Catch::Matchers::contains("layernorm"));
   CHECK_THAT(error_of("VisionTransformer", {{"attn_layer", "\"diff\""}, {"num_heads", "64"}}),
-             Catch::Matchers::Contains("even width"));
-  CHECK_THAT(error_of("VisionTransformerDistilled", {{"global_pool", "\"avg\""}}), Catch::Matchers::Contains("distilled"));
-  CHECK_THAT(error_of("Eva", {{"num_kv_heads", "2"}}), Catch::Matchers::Contains("qkv_fused=false"));
-  CHECK_THAT(error_of("Eva", {{"num_kv_heads", "[4]"}}), Catch::Matchers::Contains("an entry for each block"));
-  CHECK_THAT(error_of("Eva", {{"rope_type", "\"base\""}}), Catch::Matchers::Contains("'mixed'"));
-  CHECK_THAT(error_of("Eva", {{"reg_tokens", "4"}}), Catch::Matchers::Contains("num_reg_tokens"));
-  CHECK_THAT(error_of("Beit", {{"global_pool", "\"map\""}}), Catch::Matchers::Contains("expected one of"));
-  CHECK_THAT(error_of("Beit", {{"qk_norm", "true"}}), Catch::Matchers::Contains("unknown argument"));
+             Catch::Matchers::contains("even width"));
+  CHECK_THAT(error_of("VisionTransformerDistilled", {{"global_pool", "\"avg\""}}), Catch::Matchers::contains("distilled"));
+  CHECK_THAT(error_of("Eva", {{"num_kv_heads", "2"}}), Catch::Matchers::contains("qkv_fused=false"));
+  CHECK_THAT(error_of("Eva", {{"num_kv_heads", "[4]"}}), Catch::Matchers::contains("an entry for each block"));
+  CHECK_THAT(error_of("Eva", {{"rope_type", "\"base\""}}), Catch::Matchers::contains("'mixed'"));
+  CHECK_THAT(error_of("Eva", {{"reg_tokens", "4"}}), Catch::Matchers::contains("num_reg_tokens"));
+  CHECK_THAT(error_of("Beit", {{"global_pool", "\"map\""}}), Catch::Matchers::contains("expected one of"));
+  CHECK_THAT(error_of("Beit", {{"qk_norm", "true"}}), Catch::Matchers::contains("unknown argument"));
 }
 
 TEST_CASE("wrong images and features are named") {
   const auto model = small("VisionTransformer");
-  CHECK_THROWS_WITH(model->forward(synthetic_images({1, 1, 32, 32})), Catch::Matchers::Contains("expected [B, H, W, 3]"));
-  CHECK_THROWS_WITH(model->forward(synthetic_images({1, 3, 33, 32})), Catch::Matchers::Contains("multiples of the patch 8x8"));
-  CHECK_THROWS_WITH(model->forward(Tensor::zeros({1, 0, 32, 3})), Catch::Matchers::Contains("0x32"));
-  CHECK_THROWS_WITH(model->forward(Tensor::zeros({32, 32, 3})), Catch::Matchers::Contains("expected [B, H, W, 3]"));
-  CHECK_THROWS_WITH(model->forward_head(Tensor::zeros({1, 17, 32})), Catch::Matchers::Contains("expected [B, 1 + N, 64]"));
+  CHECK_THROWS_WITH(model->forward(synthetic_images({1, 1, 32, 32})), Catch::Matchers::contains("expected [B, H, W, 3]"));
+  CHECK_THROWS_WITH(model->forward(synthetic_images({1, 3, 33, 32})), Catch::Matchers::contains("multiples of the patch 8x8"));
+  CHECK_THROWS_WITH(model->forward(Tensor::zeros({1, 0, 32, 3})), Catch::Matchers::contains("0x32"));
+  CHECK_THROWS_WITH(model->forward(Tensor::zeros({32, 32, 3})), Catch::Matchers::contains("expected [B, H, W, 3]"));
+  CHECK_THROWS_WITH(model->forward_head(Tensor::zeros({1, 17, 32})), Catch::Matchers::contains("expected [B, 1 + N, 64]"));
   CHECK_THROWS_WITH(small("VisionTransformerDistilled")->forward_head(Tensor::zeros({1, 2, 64})),
-                    Catch::Matchers::Contains("expected [B, 2 + N, 64]"));
+                    Catch::Matchers::contains("expected [B, 2 + N, 64]"));
   IntermediatesOptions options;
   options.indices = {2};
   CHECK_THROWS_AS(model->forward_intermediates(synthetic_images({1, 3, 32, 32}), options), Error);
@@ -236,8 +236,8 @@ TEST_CASE("the variants are timm's, with their preprocessing, and tags choose ot
   CHECK(default_preprocess("vit_large_patch16_sapiens2").width == 768);
   CHECK(default_preprocess("vit_medium_patch16_gap_384").crop_mode == "squash");
   CHECK_FALSE(is_model("vit_base_patch16_224.nothing"));
-  CHECK_THROWS_WITH(default_preprocess("vit_base_patch16_224.augreg_in21"), Catch::Matchers::Contains("augreg_in21k"));
-  CHECK_THROWS_WITH(default_preprocess("vit_base_patch16_225"), Catch::Matchers::Contains("vit_base_patch16_224"));
+  CHECK_THROWS_WITH(default_preprocess("vit_base_patch16_224.augreg_in21"), Catch::Matchers::contains("augreg_in21k"));
+  CHECK_THROWS_WITH(default_preprocess("vit_base_patch16_225"), Catch::Matchers::contains("vit_base_patch16_224"));
   const Weights weights(synthetic_weights());
   const auto tagged = create_model("vit_tiny_patch16_224.augreg_in21k[depth=0]", weights);
   CHECK(tagged->info().num_classes == 21843);

@@ -1,0 +1,15 @@
+// Operators and resizing against their references, as `vitrine verify` runs them.
+#include <catch.h>
+#include <golden.h>
+
+using namespace vitrine;
+using namespace vitrine::test;
+
+TEST_CASE("attention operators agree with their references") {
+  const std::string only = "^(attention|neighborhood_attention|neighborhood_attention_layer)\\.";
+  verify_cases(goldens() + "/attention/cases.json", only, DType::f32, 49, 26);
+  verify_cases(goldens() + "/attention/cases.json", only, DType::bf16, 49, 26);
+  verify_cases(goldens() + "/attention/cases.json", only, DType::f16, 49, 26);
+}
+
+TEST_CASE("resizing gives Pillow's bytes") { verify_cases(goldens() + "/resize/cases.json", "", DType::f32, 19, 8); }
