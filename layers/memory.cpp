@@ -1,5 +1,6 @@
 #include <vitrine/layers/memory.h>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstdlib>
@@ -19,7 +20,7 @@ namespace {
 // most an eighth is wasted.
 std::size_t size_class(std::size_t bytes) {
   if (bytes <= 256) return 256;
-  const std::size_t step = std::bit_floor(bytes - 1) / 8;
+  const std::size_t step = std::max<std::size_t>(std::bit_floor(bytes - 1) / 8, 64);  // sizes are multiples of the alignment
   return (bytes + step - 1) / step * step;
 }
 

@@ -108,10 +108,12 @@ Tensor Weights::get(std::string_view name, const Shape& shape, DType dtype) cons
   }
   const Tensor stored = source().load(key, shape).contiguous();
   const bool not_finite = any_not_finite(stored);
-  std::lock_guard lock(state_->mutex);
-  if (not_finite) state_->with_nan.insert(key);
-  state_->handed_out.insert_or_assign(key, stored.numel());
-  return stored.to(dtype);
+  {
+    std::lock_guard lock(state_->mutex);
+    if (not_finite) state_->with_nan.insert(key);
+    state_->handed_out.insert_or_assign(key, stored.numel());
+  }
+  return stored.to(dtype);  // outside of the lock: threads convert side by side
 }
 
 void Weights::release(std::string_view name) const { source().release(full(name)); }
