@@ -60,9 +60,7 @@ template <bool kIsShift>
 struct Window {
 #if defined(VITRINE_TARGET_AVX512)
   __m512 low, high;
-  explicit Window(const float* row) : low(_mm512_load_ps(row)), high(_mm512_load_ps(row + kLanes)) {
-    asm("" : "+v"(low), "+v"(high));  // keeps g++ from loading them again for each use
-  }
+  explicit Window(const float* row) : low(_mm512_load_ps(row)), high(_mm512_load_ps(row + kLanes)) {}
   Vf at(const Block& block, i64 j) const { return {_mm512_permutex2var_ps(low, _mm512_load_si512(block.index[j]), high)}; }
 #else
   const float* row;

@@ -1,0 +1,185 @@
+#include <vitrine/attention2d/neighborhood.h>
+
+#include <string>
+#include <vector>
+
+#include <attention2d/compare.h>
+#include <catch.h>
+#include <fmt/format.h>
+#include <layers/random.h>
+
+#include <vitrine/attention2d/attention.h>
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/ops.h>
+#include <vitrine/weights/sources.h>
+
+namespace vitrine {
+namespace {
+
+using cpu::Isa;
+using test::contains;
+using test::difference;
+using test::Random;
+using test::tolerance_of;
+
+std::vector<std::string> fused() { return test::implementations("fused", {Isa::scalar, Isa::avx2, Isa::avx512}); }
+
+Tensor run(const Tensor& q, const Tensor& k, const Tensor& v, NeighborhoodOptions options, const std::string& impl) {
+  options.impl = impl;
+  return neighborhood_attention(q, k, v, options);
+}
+
+void check_against_reference(const Tensor& q, const Tensor& k, const Tensor& v, const NeighborhoodOptions& options) {
+  const Tensor expected = run(q, k, v, options, "reference");
+  CHECK(difference(run(q, k, v, options, ""), expected, tolerance_of(q.dtype())) == "");
+  for (const std::string& impl : fused()) {
+    INFO(impl);
+    CHECK(difference(run(q, k, v, options, impl), expected, tolerance_of(q.dtype())) == "");
+  }
+}
+
+TEST_CASE("fused neighborhood attention is the reference on random problems") {
+  Random random(1);
+  for (int round = 0; round < 90; ++round) {
+    const DType dtype = round % 4 == 0 ? DType::bf16 : round % 7 == 0 ? DType::f16 : DType::f32;
+    const int axes = static_cast<int>(random.integer(1, 3));
+    const std::int64_t B = random.integer(1, 2), Hk = random.integer(1, 2), Hq = Hk * random.integer(1, 2);
+    const std::int64_t D = random.integer(1, 40), Dv = random.integer(1, 40);
+    NeighborhoodOptions options;
+    Shape q{B}, k{B}, v{B};
+    for (int a = 0; a < axes; ++a) {
+      options.kernel_size[a] = random.integer(1, axes == 1 ? 20 : axes == 2 ? 8 : 4);
+      options.dilation[a] = random.integer(1, 3);
+      const std::int64_t least = options.kernel_size[a] * options.dilation[a];
+      const std::int64_t size = random.integer(least, least + (a + 1 == axes ? 40 : axes == 2 ? 8 : 3));
+      for (Shape* shape : {&q, &k, &v}) shape->push_back(size);
+    }
+    for (auto [shape, heads, dim] : {std::tuple(&q, Hq, D), std::tuple(&k, Hk, D), std::tuple(&v, Hk, Dv)}) {
+      shape->push_back(heads);
+      shape->push_back(dim);
+    }
+    if (axes == 2 && random.integer(0, 1))
+      options.rpb = random.tensor({Hq, 2 * options.kernel_size[0] - 1, 2 * options.kernel_size[1] - 1});
+    INFO(fmt::format("round {}: q {} {} kernel {}x{}x{} dilation {}x{}x{}", round, q.to_string(), name_of(dtype),
+                     options.kernel_size[0], options.kernel_size[1], options.kernel_size[2], options.dilation[0],
+                     options.dilation[1], options.dilation[2]));
+    check_against_reference(random.tensor(q).to(dtype), random.tensor(k).to(dtype), random.tensor(v).to(dtype), options);
+  }
+}
+
+TEST_CASE("fused neighborhood attention takes every width and head size around its vectors") {
+  Random random(2);
+  for (std::int64_t n = 3; n <= 40; ++n) {
+    INFO(n);
+    NeighborhoodOptions options;
+    options.kernel_size = {3, 3, 1};
+    options.rpb = random.tensor({1, 5, 5});
+    const Tensor x = random.tensor({1, 5, n, 3, 1, n});
+    check_against_reference(x.select(3, 0), x.select(3, 1), x.select(3, 2), options);
+  }
+}
+
+TEST_CASE("kernels wider than a vector") {
+  Random random(3);
+  NeighborhoodOptions options;
+  for (const std::int64_t kernel : {15, 16, 17, 18, 33, 40}) {
+    INFO(kernel);
+    options.kernel_size = {2, kernel, 1};
+    options.rpb = random.tensor({2, 3, 2 * kernel - 1});
+    const Tensor x = random.tensor({1, 4, 45, 3, 2, 8});
+    check_against_reference(x.select(3, 0), x.select(3, 1), x.select(3, 2), options);
+  }
+}
+
+TEST_CASE("a kernel of the map's size is full attention") {
+  Random random(4);
+  const Tensor x = random.tensor({2, 6, 9, 3, 2, 16});
+  const auto part = [&](int i) { return x.select(3, i); };
+  NeighborhoodOptions options;
+  options.kernel_size = {6, 9, 1};
+  const auto tokens = [&](int i) { return part(i).contiguous().view({2, 54, 2, 16}); };
+  const Tensor expected = attention(tokens(0), tokens(1), tokens(2), {.impl = "reference"}).view({2, 6, 9, 2, 16});
+  for (const std::string& impl : fused()) CHECK(difference(run(part(0), part(1), part(2), options, impl), expected, 1e-5) == "");
+  CHECK(difference(run(part(0), part(1), part(2), options, ""), expected, 1e-5) == "");
+}
+
+TEST_CASE("dilation is the same as neighborhoods of each residue class") {
+  Random random(5);
+  const Tensor x = random.tensor({1, 13, 17, 3, 2, 16});
+  NeighborhoodOptions dilated, dense;
+  dilated.kernel_size = dense.kernel_size = {3, 5, 1};
+  dilated.dilation = {3, 2, 1};
+  const Tensor out = run(x.select(3, 0), x.select(3, 1), x.select(3, 2), dilated, "");
+  for (std::int64_t ry = 0; ry < 3; ++ry)
+    for (std::int64_t rx = 0; rx < 2; ++rx) {
+      const std::int64_t rows = (13 - ry + 2) / 3, columns = (17 - rx + 1) / 2;
+      Tensor map = Tensor::empty({1, rows, columns, 3, 2, 16}), expected = Tensor::empty({1, rows, columns, 2, 16});
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < columns; ++j) {
+          Tensor to = map.select(1, i).select(1, j), to_expected = expected.select(1, i).select(1, j);
+          copy_(to, x.select(1, ry + 3 * i).select(1, rx + 2 * j));
+          copy_(to_expected, out.select(1, ry + 3 * i).select(1, rx + 2 * j));
+        }
+      CHECK(difference(run(map.select(3, 0), map.select(3, 1), map.select(3, 2), dense, ""), expected, 1e-5) == "");
+    }
+}
+
+TEST_CASE("neighborhood attention does not depend on the order of a batch nor on the number of threads") {
+  Random random(6);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor x = random.tensor({3, 11, 19, 3, 2, 20}).to(dtype);
+    const Tensor rpb = random.tensor({2, 9, 9});
+    const auto attend = [&](const Tensor& map, std::int64_t dilation) {
+      return neighborhood_attention(map.select(3, 0), map.select(3, 1), map.select(3, 2),
+                                    {.kernel_size = {5, 5, 1}, .dilation = {dilation, dilation, 1}, .rpb = rpb});
+    };
+    for (const std::int64_t dilation : {1, 2}) {
+      Context one({.threads = 1, .device = {}}), many({.threads = 5, .device = {}});
+      const auto under = [&](Context& context) {
+        const ContextScope scope(context);
+        return attend(x, dilation);
+      };
+      const Tensor expected = under(one);
+      CHECK(test::same_bits(under(many), expected));
+      for (std::int64_t b = 0; b < 3; ++b)
+        CHECK(test::same_bits(attend(x.slice(0, b, b + 1), dilation), expected.slice(0, b, b + 1)));
+    }
+  }
+}
+
+TEST_CASE("NAT's layer pads a map that is smaller than its window, before the projection") {
+  const Weights w(synthetic_weights());
+  const NeighborhoodAttentionConfig config{.dim = 32, .num_heads = 2, .kernel_size = {5, 5}, .dilation = {2, 1}};
+  const NeighborhoodAttention layer(w, config);
+  Random random(7);
+  const Tensor x = random.tensor({2, 7, 4, 32});
+  Tensor padded = Tensor::zeros({2, 10, 5, 32});
+  Tensor inside = padded.slice(1, 0, 7).slice(2, 0, 4);
+  copy_(inside, x);
+  const Tensor expected = layer(padded).slice(1, 0, 7).slice(2, 0, 4);
+  CHECK(difference(layer(x), expected, 1e-5) == "");
+  CHECK(difference(layer(x, x), add(expected.contiguous(), x), 1e-5) == "");
+}
+
+TEST_CASE("neighborhood attention refuses what does not fit, in one line") {
+  const Tensor q = Tensor::zeros({1, 9, 8, 2, 16});
+  const auto attend = [&](const NeighborhoodOptions& options) { return neighborhood_attention(q, q, q, options); };
+  CHECK_THROWS_WITH(attend({.kernel_size = {7, 9, 1}}), contains("axis 1 of size 8 with kernel_size 9 and dilation 1"));
+  CHECK_THROWS_WITH(attend({.kernel_size = {5, 5, 1}, .dilation = {2, 1, 1}}), contains("axis 0 of size 9"));
+  CHECK_THROWS_WITH(attend({.kernel_size = {3, 3, 1}, .stride = {4, 1, 1}}),
+                    contains("stride 4, expected 1 to its kernel_size 3"));
+  CHECK_THROWS_WITH(attend({.kernel_size = {3, 3, 1}, .rpb = Tensor::zeros({2, 5, 4})}),
+                    contains("rpb is f32 [2, 5, 4], expected"));
+  CHECK_THROWS_WITH(attend({.kernel_size = {3, 3, 1}, .is_causal = {true, false, false}, .rpb = Tensor::zeros({2, 5, 5})}),
+                    contains("no causal axis"));
+  CHECK_THROWS_WITH(attend({.kernel_size = {3, 3, 1}, .additional_keys = Tensor::zeros({1, 4, 2, 16})}),
+                    contains("one is missing"));
+  CHECK_THROWS_WITH(neighborhood_attention(q, q, Tensor::zeros({1, 9, 9, 2, 16}), {.kernel_size = {3, 3, 1}}),
+                    contains("do not fit"));
+  CHECK_THROWS_WITH(
+      attend({.kernel_size = {3, 3, 1}, .is_causal = {true, false, false}, .impl = "fused"}),
+      contains("no implementation 'fused'") && contains("fused_scalar (a causal axis)") && contains("reference (can run)"));
+}
+
+}  // namespace
+}  // namespace vitrine
