@@ -107,6 +107,12 @@ ResolvedModel resolve_model(const ModelOptions& options) {
     resolved.weights = open_weights(options.weights);
   }
   read_metadata(resolved);
+  const PreprocessOverrides& wanted = options.preprocess;
+  if (wanted.height || wanted.width)  // tables of positions are made for the size
+    resolved.arguments["img_size"] =
+        wanted.height == wanted.width
+            ? std::to_string(*wanted.height)
+            : fmt::format("[{}, {}]", wanted.height.value_or(*wanted.width), wanted.width.value_or(*wanted.height));
   return resolved;
 }
 
@@ -145,12 +151,6 @@ std::string nan_warning(const Weights& weights) {
 LoadedModel load_model(const ModelOptions& options) {
   ResolvedModel resolved = resolve_model(options);
   const Weights weights(resolved.weights, {.dtype = options.dtype, .device = options.device});
-  const PreprocessOverrides& wanted = options.preprocess;
-  if (wanted.height || wanted.width)  // tables of positions are made for the size
-    resolved.arguments["img_size"] =
-        wanted.height == wanted.width
-            ? std::to_string(*wanted.height)
-            : fmt::format("[{}, {}]", wanted.height.value_or(*wanted.width), wanted.width.value_or(*wanted.height));
   LoadedModel loaded;
   loaded.name = resolved.name;
   loaded.backbone = create_model(resolved.architecture, weights, resolved.arguments);

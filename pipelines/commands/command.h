@@ -96,6 +96,7 @@ extern const Command kFeaturesCommand;
 extern const Command kInfoCommand;
 extern const Command kInspectCommand;
 extern const Command kModelsCommand;
+extern const Command kSegmentCommand;
 extern const Command kVerifyCommand;
 
 }  // namespace vitrine::command
