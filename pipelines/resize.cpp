@@ -205,6 +205,7 @@ Filter parse_filter(std::string_view name) {
   for (const auto& [known, filter] : kFilters) {
     if (known == name) return filter;
   }
+  if (name == "area") return Filter::box;  // OpenCV's and PyTorch's name for averaging
   throw Error(fmt::format("interpolation {}: unknown; expected nearest, box, bilinear, hamming, bicubic or lanczos", name));
 }
 

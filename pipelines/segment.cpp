@@ -46,7 +46,7 @@ Segmenter::Segmenter(const ModelOptions& options) {
   name_ = resolved.name;
   const Weights weights(resolved.weights, {.dtype = options.dtype, .device = options.device});
   model_ = std::make_unique<FocusModel>(weights, resolved.arguments);
-  const PreprocessConfig own{.crop_pct = 1.0, .crop_mode = "pad", .interpolation = "area"};
+  const PreprocessConfig own{.crop_pct = 1.0, .crop_mode = "pad", .interpolation = "box"};
   preprocess_ =
       apply_overrides(resolved.preprocess.empty() ? own : parse_preprocess(resolved.preprocess, own), options.preprocess);
   dtype_ = options.dtype;

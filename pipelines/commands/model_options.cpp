@@ -69,9 +69,9 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->option_text("MODE")
       ->check(CLI::IsMember({"center", "squash", "border", "pad"}))
       ->group(kGroup);
-  app.add_option("--interpolation", preprocess.interpolation, "nearest, box, bilinear, hamming, bicubic, lanczos or area")
+  app.add_option("--interpolation", preprocess.interpolation, "nearest, box, bilinear, hamming, bicubic or lanczos")
       ->option_text("NAME")
-      ->check(CLI::IsMember({"nearest", "box", "bilinear", "hamming", "bicubic", "lanczos", "area"}))
+      ->check(CLI::IsMember({"nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"}))
       ->group(kGroup);
   for (const auto& [option, values] : {std::pair{"--mean", &preprocess.mean}, std::pair{"--std", &preprocess.std}})
     app.add_option_function<std::string>(
