@@ -92,6 +92,7 @@ RelativePositions::RelativePositions(const Weights& w, const Grid& grid, std::in
   offsets_ = table.slice(0, 0, n).clone().view({2 * stored[0] - 1, 2 * stored[1] - 1, num_heads});
   extra_ = table.slice(0, n, n + 3).clone();
   w.release(kName);
+  w.ignore("relative_position_index");  // follows from the grid
   if (interpolation_ == TableInterpolation::timm) offsets_ = table_for(grid);
   if (shared != nullptr) {
     add_(offsets_, shared->offsets_);

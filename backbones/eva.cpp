@@ -139,6 +139,7 @@ Eva::Eva(const Weights& w, EvaConfig config) : config_(std::move(config)) {
   if (c.global_pool == Pooling::map)
     head_.attn_pool = AttentionPool(w / "attn_pool", c.embed_dim, c.attn_pool_num_heads.value_or(c.num_heads),
                                     c.attn_pool_mlp_ratio.value_or(c.mlp_ratio), c.norm, Activation::gelu);
+  for (const char* name : {"mask_token", "rope"}) w.ignore(name);  // of the pretraining; tables that are computed here
   dtype_ = w.dtype();
   info_.num_classes = c.num_classes;
   info_.num_features = c.embed_dim;

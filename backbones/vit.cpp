@@ -309,6 +309,7 @@ Vit::Vit(const Weights& w, VitConfig config) : config_(std::move(config)) {
   if (c.global_pool == Pooling::map)
     head_.attn_pool = AttentionPool(w / "attn_pool", c.embed_dim, c.num_heads, c.mlp_ratio, c.norm, c.activation);
   if (c.distilled && c.num_classes > 0) head_dist_ = Linear(w / "head_dist", c.embed_dim, c.num_classes);
+  w.ignore("mask_token");  // of the pretraining, in official files of DINOv2
   dtype_ = w.dtype();
   info_.num_classes = c.num_classes;
   info_.num_features = c.embed_dim;
