@@ -163,15 +163,18 @@ void pack_keys(const FlashProblem& p, const Layout& l, i64 image, i64 head, floa
   using T = typename Path::Element;
   for (i64 j = 0; j < p.keys; j += kPanel, to += l.key_panel)
     for (i64 half = 0; half < kPanel && j + half < p.keys; half += kLanes) {
-      const int rows = lanes_left(p.keys, j + half);
+      // lanes past the last key repeat it: their logits are never looked at
       const T* row[kLanes];
-      for (int r = 0; r < rows; ++r) row[r] = row_at<T>(p.k, image, head, j + half + r);
-      store_transposed(to + half, kPanel, rows, l.key_words, [&](int lane, i64 word, int words) {
+      for (int r = 0; r < kLanes; ++r) row[r] = row_at<T>(p.k, image, head, min_of(j + half + r, p.keys - 1));
+      i64 done = 0;
+      if constexpr (sizeof(T) * Path::kPerWord == sizeof(float)) {
+        const float* words[kLanes];
+        for (int r = 0; r < kLanes; ++r) words[r] = reinterpret_cast<const float*>(row[r]);
+        done = store_transposed_words(to + half, kPanel, words, p.dim / Path::kPerWord, [](Vf v) { return v; });
+      }
+      store_transposed(to + half, kPanel, done, l.key_words, [&](int lane, i64 word, int) {
         const i64 at = word * Path::kPerWord;
-        const int elements = words == kLanes && at + kLanes * Path::kPerWord <= p.dim
-                                 ? kLanes * Path::kPerWord
-                                 : static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord));
-        return Path::load_words(row[lane] + at, elements);
+        return Path::load_words(row[lane] + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord)));
       });
     }
 }

@@ -295,14 +295,21 @@ struct Map {
            at[1] * view.axis[1] + at[2] * view.axis[2];
   }
 
+  // to[d * to_step + lane] = unit * element d of positions x .. x + kLanes - 1 of a row, those outside of it moved to its ends.
+  void pack_positions(const T* row, i64 step, i64 x, i64 dim, Vf unit, float* to, i64 to_step) const {
+    const T* token[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) token[lane] = row + max_of(0, min_of(x + lane, size[2] - 1)) * step;
+    i64 done = 0;
+    if constexpr (sizeof(T) == sizeof(float))
+      done = store_transposed_words(to, to_step, token, dim, [&](Vf v) { return mul(v, unit); });
+    store_transposed(to, to_step, done, dim, [&](int lane, i64 d, int n) { return mul(load_part(token[lane] + d, n), unit); });
+  }
+
   void pack_row(const GridView& view, i64 t, i64 y, i64 dim, float* to) const {
-    const i64 key_head = head / (p.heads / p.key_heads), step = p.dilation[2] * view.axis[2], pad = p.kernel[2] / 2;
+    const i64 key_head = head / (p.heads / p.key_heads), pad = p.kernel[2] / 2;
     const T* row = token(view, key_head, t, y, 0);
-    for (i64 at = 0; at < size[2] + pad; at += kLanes)
-      store_transposed(to + at, l.row_step, kLanes, dim, [&](int lane, i64 d, int n) {
-        const i64 x = max_of(0, min_of(at + lane - pad, size[2] - 1));  // what is outside of the map is never picked
-        return load_part(row + x * step + d, n);
-      });
+    for (i64 at = 0; at < size[2] + pad; at += kLanes)  // what is outside of the map is never picked
+      pack_positions(row, p.dilation[2] * view.axis[2], at - pad, dim, set1(1.0f), to + at, l.row_step);
   }
 
   i64 slot(i64 t, i64 y) const { return t % l.ring_planes * l.ring_rows + y % l.ring_rows; }
@@ -317,14 +324,9 @@ struct Map {
   }
 
   void pack_queries(i64 t, i64 y, int rows, const Block& b) {
-    const Vf unit = set1(p.scale * kLog2e);
-    const i64 step = p.dilation[2] * p.q.axis[2];
-    const int lanes = static_cast<int>(min_of(kLanes, size[2] - b.x));
-    for (int r = 0; r < rows; ++r) {
-      const T* row = token(p.q, head, t, y + r, b.x);
-      store_transposed(workspace + l.q_at + r * kLanes, kRows * kLanes, lanes, p.dim,
-                       [&](int lane, i64 d, int n) { return mul(load_part(row + lane * step + d, n), unit); });
-    }
+    for (int r = 0; r < rows; ++r)
+      pack_positions(token(p.q, head, t, y + r, 0), p.dilation[2] * p.q.axis[2], b.x, p.dim, set1(p.scale * kLog2e),
+                     workspace + l.q_at + r * kLanes, kRows * kLanes);
   }
 
   // Weights in the place of the logits of a query row; gives one over their sum.

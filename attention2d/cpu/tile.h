@@ -94,22 +94,65 @@ inline void transpose(Vf (&row)[kLanes]) {
 #endif
 }
 
-// to[d * step + lane] = element d of row `lane`, d < dim. load(lane, d, n) gives the n <= kLanes elements of a row that
-// start at d, zeros after them. Lanes from `rows` on repeat the last row: branches would cost more than the loads.
-template <typename Load>
-inline void store_transposed(float* to, i64 step, int rows, i64 dim, const Load& load) {
-  Vf square[kLanes];
+// Rows of words in memory, transposed: to[d * step + lane] = change(word d of row[lane]), d < dim rounded down to fours, which
+// it returns. Quarters of rows are loaded into the quarters of a vector, so that half of a transpose's shuffles suffice:
+// shuffles of whole vectors, one a cycle, are what packing waits for.
+template <typename Change>
+inline i64 store_transposed_words(float* to, i64 step, const float* const (&row)[kLanes], i64 dim, const Change& change) {
   i64 d = 0;
+#if defined(VITRINE_TARGET_AVX512) || defined(VITRINE_TARGET_AVX2)
+  for (; d + 4 <= dim; d += 4, to += 4 * step) {
+    Vf part[4];  // quarter l of part j: words d .. d + 3 of row 4 l + j
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+#if defined(VITRINE_TARGET_AVX512)
+      __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(row[j] + d));
+      v = _mm512_insertf32x4(v, _mm_loadu_ps(row[j + 4] + d), 1);
+      v = _mm512_insertf32x4(v, _mm_loadu_ps(row[j + 8] + d), 2);
+      part[j].v = _mm512_insertf32x4(v, _mm_loadu_ps(row[j + 12] + d), 3);
+#else
+      part[j].v = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[j] + d)), _mm_loadu_ps(row[j + 4] + d), 1);
+#endif
+    }
+#if defined(VITRINE_TARGET_AVX512)
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(part[0].v, part[1].v));
+    const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(part[0].v, part[1].v));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(part[2].v, part[3].v));
+    const __m512d e = _mm512_castps_pd(_mm512_unpackhi_ps(part[2].v, part[3].v));
+    store(to, change(Vf{_mm512_castpd_ps(_mm512_unpacklo_pd(a, c))}));
+    store(to + step, change(Vf{_mm512_castpd_ps(_mm512_unpackhi_pd(a, c))}));
+    store(to + 2 * step, change(Vf{_mm512_castpd_ps(_mm512_unpacklo_pd(b, e))}));
+    store(to + 3 * step, change(Vf{_mm512_castpd_ps(_mm512_unpackhi_pd(b, e))}));
+#else
+    const __m256 a = _mm256_unpacklo_ps(part[0].v, part[1].v), b = _mm256_unpackhi_ps(part[0].v, part[1].v);
+    const __m256 c = _mm256_unpacklo_ps(part[2].v, part[3].v), e = _mm256_unpackhi_ps(part[2].v, part[3].v);
+    store(to, change(Vf{_mm256_shuffle_ps(a, c, 0x44)}));
+    store(to + step, change(Vf{_mm256_shuffle_ps(a, c, 0xee)}));
+    store(to + 2 * step, change(Vf{_mm256_shuffle_ps(b, e, 0x44)}));
+    store(to + 3 * step, change(Vf{_mm256_shuffle_ps(b, e, 0xee)}));
+#endif
+  }
+#else
+  static_cast<void>(to), static_cast<void>(step), static_cast<void>(row), static_cast<void>(dim), static_cast<void>(change);
+#endif
+  return d;
+}
+
+// The same for elements that load(lane, d, n) gives, n <= kLanes of them from element d of a row on and zeros after them;
+// begins at d.
+template <typename Load>
+inline void store_transposed(float* to, i64 step, i64 d, i64 dim, const Load& load) {
+  Vf square[kLanes];
   for (; d + kLanes <= dim; d += kLanes) {
 #pragma GCC unroll 16
-    for (int lane = 0; lane < kLanes; ++lane) square[lane] = load(lane < rows ? lane : rows - 1, d, kLanes);
+    for (int lane = 0; lane < kLanes; ++lane) square[lane] = load(lane, d, kLanes);
     transpose(square);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) store(to + (d + i) * step, square[i]);
   }
   if (d == dim) return;
   const int rest = static_cast<int>(dim - d);
-  for (int lane = 0; lane < kLanes; ++lane) square[lane] = load(lane < rows ? lane : rows - 1, d, rest);
+  for (int lane = 0; lane < kLanes; ++lane) square[lane] = load(lane, d, rest);
   transpose(square);
   for (int i = 0; i < rest; ++i) store(to + (d + i) * step, square[i]);
 }
