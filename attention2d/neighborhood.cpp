@@ -223,11 +223,81 @@ void run_fused(const Problem& p) {
   cpu::neighborhood_attention(kIsa, n);
 }
 
+// Where the window is all of a residue class, each class is global attention over its tokens; its bias is written out.
+template <cpu::Isa kIsa>
+std::string can_run_classes(const Problem& p) {
+  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  for (int a = 0; a < p.axes(); ++a) {
+    if (p.options.is_causal[a]) return "a causal axis";
+    if (p.options.kernel_size[a] * p.options.dilation[a] != p.q.size(a + 1)) return "the window is not all of its class";
+  }
+  if (p.axes() == 3) return "3 axes";
+  if (p.q.size(-1) > cpu::kFlashMaxDim) return fmt::format("head_dim {} is above {}", p.q.size(-1), cpu::kFlashMaxDim);
+  return p.options.additional_keys.defined() ? "additional tokens" : "";
+}
+
+// [heads, tokens, tokens] from the table of relative positions.
+std::vector<float> written_out_bias(const Tensor& rpb, std::int64_t rows, std::int64_t columns) {
+  const std::int64_t tokens = rows * columns;
+  std::vector<float> bias(static_cast<std::size_t>(rpb.size(0) * tokens * tokens));
+  cpu::parallel_for(rpb.size(0) * tokens, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t query = i % tokens, y = query / columns, x = query % columns;
+      const float* table = rpb.data<float>() + i / tokens * rpb.stride(0);
+      for (std::int64_t ky = 0; ky < rows; ++ky)
+        std::copy_n(table + (ky - y + rows - 1) * rpb.stride(1) + columns - 1 - x, columns,
+                    bias.data() + i * tokens + ky * columns);
+    }
+  });
+  return bias;
+}
+
+template <cpu::Isa kIsa>
+void run_classes(const Problem& p) {
+  const auto& o = p.options;
+  const bool is_map = p.axes() == 2;
+  const std::int64_t rows = is_map ? o.kernel_size[0] : 1, columns = o.kernel_size[is_map], tokens = rows * columns;
+  const std::int64_t row_classes = is_map ? o.dilation[0] : 1, column_classes = o.dilation[is_map];
+  std::vector<std::int64_t> offsets[4];
+  const auto view = [&](const Tensor& t, std::vector<std::int64_t>& image_offset) {
+    const std::int64_t row = is_map ? t.stride(1) : 0, column = t.stride(1 + is_map);
+    for (std::int64_t b = 0; b < t.size(0); ++b)
+      for (std::int64_t ry = 0; ry < row_classes; ++ry)
+        for (std::int64_t rx = 0; rx < column_classes; ++rx) image_offset.push_back(b * t.stride(0) + ry * row + rx * column);
+    return cpu::TokenView{t.raw(), image_offset.data(), t.stride(-2), row_classes * row, column_classes * column, columns};
+  };
+  cpu::FlashProblem f;
+  f.q = view(p.q, offsets[0]);
+  f.k = view(p.k, offsets[1]);
+  f.v = view(p.v, offsets[2]);
+  f.out = view(p.out, offsets[3]);
+  f.type = cpu::float_type(p.q.dtype());
+  f.images = p.q.size(0) * row_classes * column_classes;
+  f.heads = p.q.size(-2);
+  f.key_heads = p.k.size(-2);
+  f.queries = f.keys = tokens;
+  f.dim = p.q.size(-1);
+  f.value_dim = p.v.size(-1);
+  f.scale = p.scale;
+  std::vector<float> bias;
+  if (o.rpb.defined()) {
+    bias = written_out_bias(o.rpb, rows, columns);
+    f.bias = bias.data();
+    f.bias_head = tokens * tokens;
+    f.bias_row = tokens;
+  }
+  cpu::flash_attention(kIsa, f);
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
 #if defined(VITRINE_X86)
+    {"classes_avx512_bf16", can_run_classes<cpu::Isa::avx512_bf16>, run_classes<cpu::Isa::avx512_bf16>},
+    {"classes_avx512", can_run_classes<cpu::Isa::avx512>, run_classes<cpu::Isa::avx512>},
+    {"classes_avx2", can_run_classes<cpu::Isa::avx2>, run_classes<cpu::Isa::avx2>},
     {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
     {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
 #endif
+    {"classes_scalar", can_run_classes<cpu::Isa::scalar>, run_classes<cpu::Isa::scalar>},
     {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
     {"reference", [](const Problem&) { return std::string(); }, run_reference},
 };

@@ -24,6 +24,10 @@ using test::tolerance_of;
 
 std::vector<std::string> fused() { return test::implementations("fused", {Isa::scalar, Isa::avx2, Isa::avx512}); }
 
+std::vector<std::string> classes() {
+  return test::implementations("classes", {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16});
+}
+
 Tensor run(const Tensor& q, const Tensor& k, const Tensor& v, NeighborhoodOptions options, const std::string& impl) {
   options.impl = impl;
   return neighborhood_attention(q, k, v, options);
@@ -99,8 +103,39 @@ TEST_CASE("a kernel of the map's size is full attention") {
   options.kernel_size = {6, 9, 1};
   const auto tokens = [&](int i) { return part(i).contiguous().view({2, 54, 2, 16}); };
   const Tensor expected = attention(tokens(0), tokens(1), tokens(2), {.impl = "reference"}).view({2, 6, 9, 2, 16});
-  for (const std::string& impl : fused()) CHECK(difference(run(part(0), part(1), part(2), options, impl), expected, 1e-5) == "");
-  CHECK(difference(run(part(0), part(1), part(2), options, ""), expected, 1e-5) == "");
+  std::vector<std::string> all = fused();
+  for (const std::string& impl : classes()) all.push_back(impl);
+  for (const std::string& impl : all) {
+    INFO(impl);
+    CHECK(difference(run(part(0), part(1), part(2), options, impl), expected, 1e-5) == "");
+  }
+}
+
+TEST_CASE("windows that are all of a residue class") {
+  Random random(8);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const std::int64_t dilation : {1, 2, 3}) {
+      NeighborhoodOptions options;
+      options.kernel_size = {5, 7, 1};
+      options.dilation = {dilation, 2, 1};
+      options.rpb = random.tensor({4, 9, 13});
+      const Tensor q = random.tensor({2, 5 * dilation, 14, 4, 24}).to(dtype),
+                   k = random.tensor({2, 5 * dilation, 14, 2, 24}).to(dtype);
+      const Tensor v = random.tensor({2, 5 * dilation, 14, 2, 20}).to(dtype);
+      const Tensor expected = run(q, k, v, options, "reference");
+      for (const std::string& impl : classes()) {
+        INFO(fmt::format("{} {} dilation {}", impl, name_of(dtype), dilation));
+        CHECK(difference(run(q, k, v, options, impl), expected, tolerance_of(dtype)) == "");
+      }
+    }
+  }
+  NeighborhoodOptions line;
+  line.kernel_size = {6, 1, 1};
+  line.dilation = {3, 1, 1};
+  const Tensor x = random.tensor({2, 18, 3, 1, 16});
+  const Tensor expected = run(x.select(2, 0), x.select(2, 1), x.select(2, 2), line, "reference");
+  for (const std::string& impl : classes())
+    CHECK(difference(run(x.select(2, 0), x.select(2, 1), x.select(2, 2), line, impl), expected, 1e-5) == "");
 }
 
 TEST_CASE("dilation is the same as neighborhoods of each residue class") {
