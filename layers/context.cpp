@@ -4,18 +4,25 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
 
+#include <fmt/format.h>
 #include <omp.h>
+
+#include <vitrine/layers/error.h>
 
 namespace vitrine {
 
 namespace {
+
+constexpr int kMostThreads = 4096;  // more are a slip, and the OpenMP runtime ends the process where it cannot start them
 
 thread_local Context* current_context = nullptr;
 
@@ -26,17 +33,42 @@ std::string read_line(const std::string& path) {
   return line;
 }
 
-// Processors that the cgroup's quota amounts to, rounded up; 0: no limit.
+// Processors that a quota of `quota` in every `period` microseconds amounts to, rounded up; 0: no limit.
+int processors(const std::string& quota, const std::string& period) {
+  const double q = std::strtod(quota.c_str(), nullptr), p = std::strtod(period.c_str(), nullptr);
+  return q > 0 && p > 0 ? std::max(1, static_cast<int>(std::min(std::ceil(q / p), 1e6))) : 0;
+}
+
+// The tightest quota of this process's control group and of those around it; 0: no limit. In a container the group is
+// seen as the root of the hierarchy.
 int cgroup_processors() {
-  std::istringstream v2(read_line("/sys/fs/cgroup/cpu.max"));
-  std::string quota;
-  double period = 0;
-  if (v2 >> quota >> period && quota != "max" && period > 0)
-    return std::max(1, static_cast<int>((std::stod(quota) + period - 1) / period));
-  const std::string q = read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), p = read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  if (!q.empty() && !p.empty() && q[0] != '-' && std::stod(p) > 0)
-    return std::max(1, static_cast<int>((std::stod(q) + std::stod(p) - 1) / std::stod(p)));
-  return 0;
+  std::string unified = "/", cpu = "/";
+  std::ifstream groups("/proc/self/cgroup");  // lines "0::/path" (version 2), "4:cpu,cpuacct:/path" (version 1)
+  for (std::string line; std::getline(groups, line);) {
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = fmt::format(",{},", std::string_view(line).substr(first + 1, second - first - 1));
+    if (controllers == ",,") unified = line.substr(second + 1);
+    if (controllers.find(",cpu,") != std::string::npos) cpu = line.substr(second + 1);
+  }
+  int least = 0;
+  const auto consider = [&least](int n) {
+    if (n > 0 && (least == 0 || n < least)) least = n;
+  };
+  const auto outward = [](std::string path, const auto& visit) {
+    for (; path.size() > 1 && path[0] == '/'; path.erase(path.rfind('/'))) visit(path);
+    visit(std::string());
+  };
+  outward(unified, [&](const std::string& path) {
+    std::istringstream limit(read_line("/sys/fs/cgroup" + path + "/cpu.max"));
+    std::string quota, period;
+    if (limit >> quota >> period) consider(processors(quota, period));  // "max": not a number, no limit
+  });
+  outward(cpu, [&](const std::string& path) {
+    const std::string group = "/sys/fs/cgroup/cpu" + path;
+    consider(processors(read_line(group + "/cpu.cfs_quota_us"), read_line(group + "/cpu.cfs_period_us")));
+  });
+  return least;
 }
 
 // Cores behind the processors of the affinity mask: two hyper-threads of a core share its vector units, and a second
@@ -61,14 +93,18 @@ int default_threads() {
   static const int threads = [] {
     int n = affinity_cores();
     if (const int quota = cgroup_processors(); quota > 0) n = std::min(n, quota);
-    if (const char* text = std::getenv("OMP_NUM_THREADS"); text && std::atoi(text) > 0) n = std::atoi(text);
+    if (const char* text = std::getenv("OMP_NUM_THREADS"); text && std::atoi(text) > 0)
+      n = std::min(std::atoi(text), kMostThreads);
     return n;
   }();
   return threads;
 }
 
 Context::Context(ContextOptions options)
-    : threads_(options.threads > 0 ? options.threads : default_threads()), device_(options.device) {}
+    : threads_(options.threads == 0 ? default_threads() : options.threads), device_(options.device) {
+  if (threads_ < 1 || threads_ > kMostThreads)
+    throw Error(fmt::format("a context of {} threads, expected 1 to {}, or 0 for the default", options.threads, kMostThreads));
+}
 
 Context& Context::current() {
   if (current_context) return *current_context;

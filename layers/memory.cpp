@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 #include <vector>
 
@@ -16,11 +17,13 @@ namespace vitrine {
 
 namespace {
 
+constexpr std::size_t kAlignment = 64;
+
 // Sizes are rounded to an eighth of their power of two, so that tensors of nearly the same size share blocks and at
-// most an eighth is wasted.
+// most an eighth is wasted; small ones to whole cache lines.
 std::size_t size_class(std::size_t bytes) {
   if (bytes <= 256) return 256;
-  const std::size_t step = std::max<std::size_t>(std::bit_floor(bytes - 1) / 8, 64);  // sizes are multiples of the alignment
+  const std::size_t step = std::max(kAlignment, std::bit_floor(bytes - 1) / 8);
   return (bytes + step - 1) / step * step;
 }
 
@@ -37,10 +40,10 @@ class Pool {
         cached_ -= static_cast<std::int64_t>(bytes);
       }
     }
-    if (!block) block = std::aligned_alloc(64, bytes);
+    if (!block) block = std::aligned_alloc(kAlignment, bytes);
     if (!block) {
       trim();
-      block = std::aligned_alloc(64, bytes);
+      block = std::aligned_alloc(kAlignment, bytes);
     }
     if (!block) throw Error(fmt::format("out of memory: {} bytes asked for, {} in use", bytes, in_use_.load()));
     const std::int64_t now = in_use_.fetch_add(static_cast<std::int64_t>(bytes)) + static_cast<std::int64_t>(bytes);
@@ -53,20 +56,12 @@ class Pool {
   void give(void* block, std::size_t bytes) noexcept {
     in_use_ -= static_cast<std::int64_t>(bytes);
 #ifndef VITRINE_SANITIZE  // the sanitizer finds uses after free only in memory that is really freed
-    // Blocks of tens of megabytes are packed weights and the like: they rarely come back in the same size.
-    if (bytes <= kLargestKept) {
-      std::lock_guard lock(mutex_);
-      if (cached_ + static_cast<std::int64_t>(bytes) <= kMostKept) {
-        free_[bytes].push_back(block);
-        cached_ += static_cast<std::int64_t>(bytes);
-        return;
-      }
-    }
+    if (bytes <= kLargestKept && keep(block, bytes)) return;
 #endif
     std::free(block);
   }
 
-  void trim() {
+  void trim() noexcept {
     std::lock_guard lock(mutex_);
     for (auto& [bytes, blocks] : free_)
       for (void* block : blocks) std::free(block);
@@ -81,6 +76,19 @@ class Pool {
   void reset_peak() { peak_ = in_use_.load(); }
 
  private:
+  [[maybe_unused]] bool keep(void* block, std::size_t bytes) noexcept {
+    std::lock_guard lock(mutex_);
+    if (cached_ + static_cast<std::int64_t>(bytes) > kMostKept) return false;
+    try {
+      free_[bytes].push_back(block);
+    } catch (const std::bad_alloc&) {  // no room for the list itself
+      return false;
+    }
+    cached_ += static_cast<std::int64_t>(bytes);
+    return true;
+  }
+
+  // Larger ones are whole tables of weights, which rarely come back in the same size.
   [[maybe_unused]] static constexpr std::size_t kLargestKept = std::size_t{256} << 20;
   [[maybe_unused]] static constexpr std::int64_t kMostKept = std::int64_t{1} << 30;
 

@@ -30,6 +30,23 @@ int checked_axis(const Tensor& t, int axis, const char* op) {
   return a;
 }
 
+// `wanted` with its -1, if it has one, replaced so that there are `numel` elements; false where that is impossible.
+bool fill_free_size(const Shape& wanted, std::int64_t numel, Shape& filled) {
+  filled = wanted;
+  int free_axis = -1;
+  std::int64_t known = 1;
+  for (int i = 0; i < wanted.rank(); ++i) {
+    if (wanted[i] == -1 && free_axis < 0)
+      free_axis = i;
+    else if (wanted[i] < 0 || __builtin_mul_overflow(known, wanted[i], &known))
+      return false;
+  }
+  if (free_axis < 0) return known == numel;
+  if (known == 0 || numel % known != 0) return false;  // with a size of 0 any would do
+  filled[free_axis] = numel / known;
+  return true;
+}
+
 }  // namespace
 
 Shape::Shape(std::span<const std::int64_t> sizes) {
@@ -118,21 +135,11 @@ bool Tensor::is_contiguous() const {
 }
 
 Tensor Tensor::view(const Shape& wanted) const {
-  Shape target = wanted;
-  int free_axis = -1;
-  std::int64_t known = 1;
-  for (int i = 0; i < target.rank(); ++i) {
-    if (target[i] == -1 && free_axis < 0)
-      free_axis = i;
-    else
-      known *= target[i];
-  }
-  if (free_axis >= 0) target[free_axis] = known == 0 ? 0 : numel() / known;
-  if (target.numel() != numel())
-    throw Error(fmt::format("view: a tensor {} has no view {}", shape_.to_string(), wanted.to_string()));
-  // Walk both shapes from the end; a run of source axes that is one stretch of memory can be cut anew.
   Tensor t = *this;
-  t.shape_ = target;
+  if (!fill_free_size(wanted, numel(), t.shape_))
+    throw Error(fmt::format("view: a tensor {} has no view {}", shape_.to_string(), wanted.to_string()));
+  const Shape& target = t.shape_;
+  // Walk both shapes from the end; a run of source axes that is one stretch of memory can be cut anew.
   t.strides_ = contiguous_strides(target);
   if (numel() == 0 || is_contiguous()) return t;
   int to = target.rank() - 1;
@@ -150,6 +157,7 @@ Tensor Tensor::view(const Shape& wanted) const {
     }
     from = first - 1;
   }
+  t.check_last_axis("view", *this);
   return t;
 }
 
@@ -165,6 +173,8 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
 
 Tensor Tensor::select(int axis, std::int64_t index) const {
   const int a = checked_axis(*this, axis, "select");
+  if (index < 0 || index >= shape_[a])
+    throw Error(fmt::format("select: index {} of axis {} of a tensor {}", index, axis, shape_.to_string()));
   const Tensor s = slice(a, index, index + 1);
   Tensor t = s;
   t.shape_ = Shape{};
@@ -174,22 +184,14 @@ Tensor Tensor::select(int axis, std::int64_t index) const {
     t.shape_.push_back(s.shape_[i]);
     t.strides_.push_back(s.strides_[i]);
   }
+  t.check_last_axis("select", *this);
   return t;
 }
 
 Tensor Tensor::unflatten(int axis, std::initializer_list<std::int64_t> sizes) const {
   const int a = checked_axis(*this, axis, "unflatten");
-  Shape parts{sizes};
-  std::int64_t known = 1;
-  int free_axis = -1;
-  for (int i = 0; i < parts.rank(); ++i) {
-    if (parts[i] == -1)
-      free_axis = i;
-    else
-      known *= parts[i];
-  }
-  if (free_axis >= 0 && known > 0) parts[free_axis] = shape_[a] / known;
-  if (parts.numel() != shape_[a])
+  Shape parts;
+  if (!fill_free_size(Shape{sizes}, shape_[a], parts))
     throw Error(fmt::format("unflatten: axis {} of {} into {}", axis, shape_.to_string(), Shape{sizes}.to_string()));
   Tensor t = *this;
   t.shape_ = Shape{};
@@ -211,6 +213,7 @@ Tensor Tensor::unflatten(int axis, std::initializer_list<std::int64_t> sizes) co
 
 Tensor Tensor::flatten(int first, int last) const {
   const int f = checked_axis(*this, first, "flatten"), l = checked_axis(*this, last, "flatten");
+  if (f > l) throw Error(fmt::format("flatten: axes {} to {} of a tensor {}", first, last, shape_.to_string()));
   Shape target;
   for (int i = 0; i < rank(); ++i) {
     if (i > f && i <= l)
@@ -245,10 +248,7 @@ Tensor Tensor::transpose(int a, int b) const {
   Tensor t = *this;
   std::swap(t.shape_[i], t.shape_[j]);
   std::swap(t.strides_[i], t.strides_[j]);
-  const int last = rank() - 1;
-  if (t.strides_[last] != 1 && t.shape_[last] != 1)
-    throw Error(fmt::format("transpose: axes {} and {} of {} would leave the last axis strided", a, b, shape_.to_string()));
-  if (t.shape_[last] == 1) t.strides_[last] = 1;
+  t.check_last_axis("transpose", *this);
   return t;
 }
 
@@ -265,6 +265,16 @@ Tensor Tensor::to(DType dtype) const { return dtype == dtype_ ? *this : cast(*th
 float Tensor::item() const {
   if (numel() != 1) throw Error(fmt::format("item: a tensor {} is not one element", shape_.to_string()));
   return *to(DType::f32).data<float>();
+}
+
+// Ops rely on a contiguous last axis; one of a single element is that whatever its stride was.
+void Tensor::check_last_axis(std::string_view op, const Tensor& from) {
+  if (rank() == 0) return;
+  std::int64_t& stride = strides_[rank() - 1];
+  if (shape_.back() <= 1) stride = 1;
+  if (stride != 1)
+    throw Error(fmt::format("{}: of a tensor {} with strides {} it would leave the last axis strided; make it contiguous() first",
+                            op, from.shape_.to_string(), from.strides_.to_string()));
 }
 
 void Tensor::check_type(bool right) const {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <vitrine/layers/dtype.h>
 #include <vitrine/layers/error.h>
@@ -109,6 +110,7 @@ class VITRINE_API Tensor {
 
  private:
   void check_type(bool right) const;
+  void check_last_axis(std::string_view op, const Tensor& from);
 
   std::byte* data_ = nullptr;
   std::shared_ptr<const void> storage_;

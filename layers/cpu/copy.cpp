@@ -107,6 +107,7 @@ void transpose(const void* from, void* to, i64 rows, i64 columns, i64 from_row, 
 
 const CopyKernels& copy_kernels() {
   static constexpr CopyKernels kTable = {
+      kTargetName,
       {VITRINE_CONVERT_FROM(float), VITRINE_CONVERT_FROM(F16), VITRINE_CONVERT_FROM(Bf16), VITRINE_CONVERT_FROM(std::int64_t),
        VITRINE_CONVERT_FROM(std::int32_t), VITRINE_CONVERT_FROM(std::int8_t), VITRINE_CONVERT_FROM(std::uint8_t),
        VITRINE_CONVERT_FROM(Bool)},

@@ -10,6 +10,8 @@ namespace vitrine::cpu {
 inline constexpr int kDTypes = 8;
 
 struct CopyKernels {
+  const char* target;  // the one that it was compiled for
+
   // to[r][c] = from[r][c], columns adjacent. [from][to] by DType. Floating to integer truncates, saturates, and makes 0 of
   // NaN; anything to bool is != 0.
   using Convert = void (*)(const void* from, void* to, std::int64_t rows, std::int64_t columns, std::int64_t from_row,

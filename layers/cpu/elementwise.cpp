@@ -118,6 +118,7 @@ const ElementwiseKernels& elementwise_kernels() {
   static_assert(static_cast<int>(Activation::gelu) == 2 && static_cast<int>(Activation::silu) == 5 &&
                 static_cast<int>(Activation::hardswish) == kActivations - 1);
   static constexpr ElementwiseKernels kTable = {
+      kTargetName,
       {VITRINE_BINARY(Add, float), VITRINE_BINARY(Add, F16), VITRINE_BINARY(Add, Bf16)},
       {VITRINE_BINARY(Multiply, float), VITRINE_BINARY(Multiply, F16), VITRINE_BINARY(Multiply, Bf16)},
       {affine<float>, affine<F16>, affine<Bf16>},

@@ -12,6 +12,8 @@ inline constexpr int kFloatTypes = 3;  // f32, f16, bf16: the first values of DT
 inline constexpr int kActivations = 9;
 
 struct ElementwiseKernels {
+  const char* target;  // the one that it was compiled for
+
   // y = a op b; y has a's type and may be a.
   using Binary = void (*)(const void* a, const void* b, void* y, std::int64_t rows, std::int64_t columns, std::int64_t a_row,
                           std::int64_t b_row, std::int64_t y_row);

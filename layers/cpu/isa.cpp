@@ -80,7 +80,11 @@ Isa detected_isa() {
 }
 
 Isa isa() {
-  static const Isa chosen = choose();
+  static const Isa chosen = [] {
+    const Isa best = choose();
+    log_dispatch(fmt::format("own kernels: {} of {} that the processor has", name_of(best), name_of(detected_isa())));
+    return best;
+  }();
   return chosen;
 }
 

@@ -138,7 +138,8 @@ void column_affine(const RowsArgs& args, const float* gain, const float* offset)
 }  // namespace
 
 const NormKernels& norm_kernels() {
-  static constexpr NormKernels kTable = {{layer_norm<float>, layer_norm<F16>, layer_norm<Bf16>},
+  static constexpr NormKernels kTable = {kTargetName,
+                                         {layer_norm<float>, layer_norm<F16>, layer_norm<Bf16>},
                                          {rms_norm<float>, rms_norm<F16>, rms_norm<Bf16>},
                                          {l2_normalize<float>, l2_normalize<F16>, l2_normalize<Bf16>},
                                          {softmax<float>, softmax<F16>, softmax<Bf16>},

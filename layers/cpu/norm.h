@@ -15,6 +15,8 @@ struct RowsArgs {
 };
 
 struct NormKernels {
+  const char* target;  // the one that it was compiled for
+
   // y = (x - mean) / sqrt(var + eps) gain + offset; gain and offset [columns] or null.
   using LayerNorm = void (*)(const RowsArgs& rows, const float* gain, const float* offset, float eps);
   LayerNorm layer_norm[kFloatTypes];

@@ -60,7 +60,8 @@ void blend_columns(const float* line, const i64* index, const float* weight, i64
 }  // namespace
 
 const PoolKernels& pool_kernels() {
-  static constexpr PoolKernels kTable = {{average<float>, average<F16>, average<Bf16>},
+  static constexpr PoolKernels kTable = {kTargetName,
+                                         {average<float>, average<F16>, average<Bf16>},
                                          {maximum<float>, maximum<F16>, maximum<Bf16>},
                                          {blend_rows<float>, blend_rows<F16>, blend_rows<Bf16>},
                                          {blend_columns<float>, blend_columns<F16>, blend_columns<Bf16>}};

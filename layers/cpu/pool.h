@@ -20,6 +20,8 @@ struct PoolArgs {
 };
 
 struct PoolKernels {
+  const char* target;  // the one that it was compiled for
+
   using Pool = void (*)(const PoolArgs& args);
   Pool average[kFloatTypes];
   Pool maximum[kFloatTypes];  // NaN where the window holds one

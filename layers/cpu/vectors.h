@@ -5,6 +5,10 @@
 
 namespace vitrine::cpu::VITRINE_TARGET {
 
+#define VITRINE_TEXT_OF(x) #x
+#define VITRINE_TEXT(x) VITRINE_TEXT_OF(x)
+inline constexpr char kTargetName[] = VITRINE_TEXT(VITRINE_TARGET);
+
 // The element `bytes` past p.
 template <typename T>
 inline const T* at(const void* p, i64 bytes) {
