@@ -81,16 +81,20 @@ class TiledLinear final : public PackedLinear {
   template <typename T, int Values>
   void pack(const float* from, std::int64_t panel) const {
     const std::int64_t first = vectors_ * panel / panels_, width = vectors_ * (panel + 1) / panels_ - first;
-    const std::int64_t columns = width * kernels_.lanes;
+    const std::int64_t columns = width * kernels_.lanes, used = std::min(columns, out_ - first * kernels_.lanes);
     T* to = static_cast<T*>(weight_.get()) + first * kernels_.lanes * steps_ * Values;
-    constexpr std::int64_t kRun = 64;  // k at a time: what is written stays in L1 while all columns pass
-    for (std::int64_t k0 = 0; k0 < steps_ * Values; k0 += kRun) {
-      const std::int64_t k1 = std::min(k0 + kRun, steps_ * Values);
-      for (std::int64_t c = 0; c < columns; ++c) {
-        const std::int64_t column = first * kernels_.lanes + c;
-        const float* source = from + column * in_;
-        for (std::int64_t k = k0; k < k1; ++k)
-          to[(k / Values * columns + c) * Values + k % Values] = T(column < out_ && k < in_ ? source[k] : 0.0f);
+    if (used < columns || in_ % Values != 0) std::fill_n(to, steps_ * columns * Values, T(0.0f));
+    // In tiles: a line of a few rows is read at a time (rows a power of two apart share a cache set), and written to L1.
+    constexpr std::int64_t kTileColumns = 8, kTileK = 16;
+    for (std::int64_t c0 = 0; c0 < used; c0 += kTileColumns) {
+      const std::int64_t c1 = std::min(c0 + kTileColumns, used);
+      const float* source = from + first * kernels_.lanes * in_;
+      for (std::int64_t k0 = 0; k0 < in_; k0 += kTileK) {
+        const std::int64_t k1 = std::min(k0 + kTileK, in_);
+        for (std::int64_t k = k0; k < k1; ++k) {
+          T* step = to + k / Values * columns * Values + k % Values;
+          for (std::int64_t c = c0; c < c1; ++c) step[c * Values] = T(source[c * in_ + k]);
+        }
       }
     }
   }
