@@ -72,7 +72,8 @@ class TiledLinear final : public PackedLinear {
       for (int t = 0; t < pieces; ++t) work(t);
       return;
     }
-#pragma omp parallel for num_threads(pieces) schedule(static, 1)
+    // All threads, though a split may leave some without work: libgomp ends those that a smaller team leaves over.
+#pragma omp parallel for num_threads(call.threads) schedule(static, 1)
     for (int t = 0; t < pieces; ++t) work(t);
   }
 
@@ -101,9 +102,8 @@ class TiledLinear final : public PackedLinear {
 
   // The split whose largest rectangle is smallest; of equal ones that whose rectangles read least.
   Split best_split(std::int64_t rows, int threads) const {
-    constexpr std::int64_t kLeastWork =
-        1 << 16;  // multiply-adds a thread: below some microseconds a thread costs more than it does
-    const std::int64_t useful = std::clamp<std::int64_t>(rows * in_ * out_ / kLeastWork, 1, threads);
+    constexpr std::int64_t kLeastWork = 1 << 16;  // multiply-adds that take as long as waking a thread
+    const std::int64_t useful = rows * in_ * out_ < 2 * kLeastWork ? 1 : threads;
     Split best{1, 1};
     double best_cost = 0;
     for (std::int64_t by_rows = 1; by_rows <= std::min(useful, rows); ++by_rows) {
