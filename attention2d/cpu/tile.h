@@ -8,6 +8,13 @@ namespace vitrine::cpu::VITRINE_TARGET {
 
 inline constexpr int kLanes = Vf::kLanes;
 
+// Asks for the memory of n elements.
+template <typename T>
+inline void prefetch(const T* p, i64 n) {
+  const char* bytes = reinterpret_cast<const char*>(p);
+  for (i64 at = 0; at < n * static_cast<i64>(sizeof(T)); at += 64) __builtin_prefetch(bytes + at);
+}
+
 // Lanes below n of a, the others of b.
 inline Vf keep_n(Vf a, int n, Vf b) {
 #if defined(VITRINE_TARGET_AVX512)
