@@ -69,6 +69,47 @@ PictureHeader checked_size(const PictureHeader& header, const std::string& name)
   return header;
 }
 
+// A segment of Huffman tables: class and number, how many codes of each length, their values. stb_image 2.27 writes out of
+// its arrays where there are more than 256, and reads on behind the segment.
+void check_huffman(Bytes segment, const std::string& name) {
+  constexpr std::size_t kLengths = 16, kMostCodes = 256;
+  while (!segment.empty()) {
+    std::size_t codes = 0;
+    for (std::size_t i = 1; i <= kLengths && i < segment.size(); ++i) codes += segment[i];
+    if (codes > kMostCodes || segment.size() < 1 + kLengths + codes) throw Error(fmt::format("{}: damaged JPEG tables", name));
+    segment = segment.subspan(1 + kLengths + codes);
+  }
+}
+
+// The largest sample value of a binary PNM, the third number of its header; 0 where there is none.
+std::int64_t pnm_maximum(Bytes bytes) {
+  std::int64_t value = 0;
+  std::size_t at = 2;
+  for (int number = 0; number < 3; ++number) {
+    for (bool comment = false; at < bytes.size() && (comment || bytes[at] <= ' ' || bytes[at] == '#'); ++at) {
+      comment = (comment || bytes[at] == '#') && bytes[at] != '\n';
+    }
+    constexpr std::int64_t kMost = 65535;
+    for (value = 0; at < bytes.size() && bytes[at] >= '0' && bytes[at] <= '9' && value <= kMost; ++at) {
+      value = value * 10 + bytes[at] - '0';
+    }
+  }
+  return value;
+}
+
+PictureHeader inspect_pnm(Bytes bytes, const std::string& name) {
+  PictureHeader header{.format = PictureFormat::pnm};
+  header.by_opencv = bytes[1] < '5';  // ASCII and bitmaps
+  if (header.by_opencv) return header;
+  // stb_image does not scale samples and takes those of 16 bits for the machine's byte order.
+  const std::int64_t maximum = pnm_maximum(bytes);
+  if (maximum != 255 && maximum != 65535) {
+    throw Error(fmt::format("{}: PNM samples up to {}, expected 255 or 65535; the file may be truncated", name, maximum));
+  }
+  header.by_opencv = maximum == 65535;
+  return header;
+}
+
 PictureHeader inspect_jpeg(Bytes bytes, const std::string& name) {
   PictureHeader header{.format = PictureFormat::jpeg};
   const Reader reader{bytes};
@@ -95,8 +136,12 @@ PictureHeader inspect_jpeg(Bytes bytes, const std::string& name) {
     if (frame && segment.size() >= 6) {
       header.height = Reader{segment}.u16(1);
       header.width = Reader{segment}.u16(3);
-      header.by_opencv = marker > 0xC2;  // arithmetic coding and the rarer processes
+      // libjpeg, through OpenCV, reads some of these, but prints on stderr what it does not like.
+      if (marker > 0xC2) {
+        throw Error(fmt::format("{}: JPEG with arithmetic coding or without loss; convert it to PNG or plain JPEG", name));
+      }
     }
+    if (marker == 0xC4) check_huffman(segment, name);
     if (marker == 0xE1 && starts_with(segment, std::string_view("Exif\0\0", 6))) {
       header.orientation = exif_orientation(segment.subspan(6));
     }
@@ -169,7 +214,7 @@ PictureHeader inspect_picture(std::span<const std::uint8_t> bytes, const std::st
   if (starts_with(bytes, "GIF8")) return {.format = PictureFormat::gif};
   if (starts_with(bytes, "8BPS")) return {.format = PictureFormat::psd};
   if (bytes.size() > 2 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '6') {
-    return {.format = PictureFormat::pnm, .by_opencv = bytes[1] < '5'};  // ASCII and bitmaps
+    return inspect_pnm(bytes, name);
   }
   return {};
 }

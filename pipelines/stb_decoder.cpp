@@ -14,10 +14,10 @@
 namespace {
 
 // What stb_image may ask for at once while it decodes on this thread: a small PNG whose data unpack to gigabytes fails
-// instead of filling the memory.
+// instead of filling the memory. Zeroed, since version 2.27 uses tables that a damaged JPEG never defined.
 thread_local std::size_t allocation_limit = 0;
 
-void* limited_malloc(std::size_t size) { return size <= allocation_limit ? std::malloc(size) : nullptr; }
+void* limited_malloc(std::size_t size) { return size <= allocation_limit ? std::calloc(size, 1) : nullptr; }
 void* limited_realloc(void* old, std::size_t size) { return size <= allocation_limit ? std::realloc(old, size) : nullptr; }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What OpenCV decodes and stb_image does not: WebP, TIFF, rare kinds of JPEG and PNM. libvitrine_codecs.so is loaded when the
+// What OpenCV decodes and stb_image does not: WebP, TIFF and rare kinds of PNM. libvitrine_codecs.so is loaded when the
 // first such file comes, since OpenCV's codecs cost 60 MB and 0.2 s at start. Not part of the public interface.
 #pragma once
 

@@ -112,6 +112,23 @@ TEST_CASE("damaged bytes give an error or a picture, never a crash") {
   }
 }
 
+TEST_CASE("Huffman tables with more codes than there are, or that end outside of their segment") {
+  const Bytes jpeg = load(data_file("baseline.jpg"));
+  const std::string error = "x.png: damaged JPEG tables";
+  Bytes tables{0xFF, 0xC4, 0, 19, 0};
+  tables.insert(tables.end(), 16, 17);  // 272 codes
+  Bytes file = jpeg;
+  file.insert(file.begin() + 2, tables.begin(), tables.end());
+  CHECK(decoding_error(file) == error);
+  file = jpeg;
+  tables.assign({0xFF, 0xC4, 0, 19, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0});  // one code, no value
+  file.insert(file.begin() + 2, tables.begin(), tables.end());
+  CHECK(decoding_error(file) == error);
+  file = jpeg;
+  file[std::search(file.begin(), file.end(), tables.begin(), tables.begin() + 2) - file.begin()] = 0;
+  CHECK(!decoding_error(file).empty());
+}
+
 TEST_CASE("headers that promise more than there is take no memory") {
   struct rlimit unlimited {};
   REQUIRE(getrlimit(RLIMIT_AS, &unlimited) == 0);

@@ -53,6 +53,17 @@ TEST_CASE("WebP and TIFF are read by OpenCV's codecs") {
 }
 #endif
 
+TEST_CASE("PNM with comments, with 16 bits, and with other ranges") {
+  const auto decode = [](std::string text) { return decode_image(Bytes(text.begin(), text.end()), "test.pnm", 1).pixels; };
+  CHECK(decode("P5 # a comment 99\n2\n# another\n1 255\nAB") == Bytes{'A', 'B'});
+  CHECK_THROWS_AS(decode("P5 2 1 100\nAB"), Error);
+  CHECK_THROWS_AS(decode("P5 2 1"), Error);
+#ifdef VITRINE_CODECS
+  CHECK(decode("P5 2 1 65535\nAxBy") == Bytes{'A', 'B'});
+  CHECK(decode("P2 2 1 255\n7 9\n") == Bytes{7, 9});
+#endif
+}
+
 TEST_CASE("PNG of all colour types and depths") {
   const auto decode = [](const Bytes& file, int channels = 3) { return decode_image(file, "test.png", channels).pixels; };
   // 3x2 pixels each
