@@ -1,5 +1,6 @@
 #include <vitrine/layers/cpu/conv.h>
 
+#include <string_view>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -28,6 +29,7 @@ struct ConvKey {
 struct Primitive {
   dnnl::primitive primitive;
   dnnl::memory::desc x, y, scratchpad;
+  DnnlBuffer weight;  // in a layout of its own, or the layer's
 };
 
 // Both kinds differ only in the primitive's class and in the order of the weight's axes.
@@ -43,9 +45,8 @@ class DnnlConv final : public PackedConv {
     weight_desc_ = {dims, dnnl_type(dtype_), Tag::any};
     // The layout is that of a middling map; every other size is made to take it.
     const std::int64_t h = 56 + shape_.kernel_h * shape_.options.dilation_h, w = 56 + shape_.kernel_w * shape_.options.dilation_w;
-    const auto pd = descriptor({1, h, w, out_size(h, true), out_size(w, false), Activation::none, false, false, 1});
+    const auto pd = descriptor({1, h, w, out_size(h, true), out_size(w, false), Activation::none, false, false, 1}, weight_desc_);
     weight_ = reordered(weight.raw(), {dims, dnnl_type(DType::f32), stored}, pd.weights_desc());
-    weight_desc_ = weight_.desc();
   }
 
   DType dtype() const override { return dtype_; }
@@ -56,13 +57,10 @@ class DnnlConv final : public PackedConv {
     const ConvKey key{
         call.batch, call.height, call.width, call.out_height, call.out_width, call.activation, call.residual != nullptr,
         in_place,   call.threads};
-    const auto op = cache_.get(key, [&] {
-      const auto pd = descriptor(key);
-      return Primitive{Operation(pd), pd.src_desc(), pd.dst_desc(), pd.scratchpad_desc()};
-    });
+    const auto op = cache_.get(key, [&] { return make_primitive(key); });
     const DnnlBuffer scratchpad(op->scratchpad);
     std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, dnnl_memory(op->x, call.x)},
-                                                    {DNNL_ARG_WEIGHTS, weight_.memory()},
+                                                    {DNNL_ARG_WEIGHTS, op->weight.memory()},
                                                     {DNNL_ARG_DST, dnnl_memory(op->y, call.y)},
                                                     {DNNL_ARG_SCRATCHPAD, scratchpad.memory()}};
     if (bias_.defined() && !separate_) arguments.emplace(DNNL_ARG_BIAS, dnnl_memory(bias_desc(), bias_.raw()));
@@ -90,7 +88,23 @@ class DnnlConv final : public PackedConv {
     return (in + pads - reach - 1) / stride + 1;
   }
 
-  typename Operation::primitive_desc descriptor(const ConvKey& key) const {
+  // A small map (10x10 with stride 2) may have only the reference primitive in the layer's layout, hundreds of times slower,
+  // but a fast one in another: it gets a copy of the weights.
+  Primitive make_primitive(const ConvKey& key) const {
+    const auto is_reference = [](const auto& pd) { return std::string_view(pd.impl_info_str()).starts_with("ref"); };
+    auto pd = descriptor(key, weight_.desc());
+    DnnlBuffer weight = weight_;
+    if (is_reference(pd)) {
+      const auto free = descriptor(key, weight_desc_);
+      if (!is_reference(free)) {
+        pd = free;
+        weight = reordered(weight_.memory().get_data_handle(), weight_.desc(), pd.weights_desc());
+      }
+    }
+    return {Operation(pd), pd.src_desc(), pd.dst_desc(), pd.scratchpad_desc(), weight};
+  }
+
+  typename Operation::primitive_desc descriptor(const ConvKey& key, const dnnl::memory::desc& weight) const {
     const Conv2dOptions& o = shape_.options;
     const auto x = dnnl_desc({key.batch, shape_.in, key.height, key.width}, dtype_, Tag::nhwc);
     const auto y = dnnl_desc({key.batch, shape_.out, key.out_height, key.out_width}, dtype_, Tag::nhwc);
@@ -106,9 +120,9 @@ class DnnlConv final : public PackedConv {
     constexpr auto kInference = dnnl::prop_kind::forward_inference;
     const auto algorithm = shape_.transposed ? dnnl::algorithm::deconvolution_direct : dnnl::algorithm::convolution_direct;
     if (bias_.defined() && !separate_)
-      return {dnnl_engine(), kInference, algorithm, x,       weight_desc_, bias_desc(), y,
+      return {dnnl_engine(), kInference, algorithm, x,       weight,    bias_desc(), y,
               strides,       dilations,  pad_begin, pad_end, attributes};
-    return {dnnl_engine(), kInference, algorithm, x, weight_desc_, y, strides, dilations, pad_begin, pad_end, attributes};
+    return {dnnl_engine(), kInference, algorithm, x, weight, y, strides, dilations, pad_begin, pad_end, attributes};
   }
 
   ConvShape shape_;
@@ -117,7 +131,7 @@ class DnnlConv final : public PackedConv {
   // oneDNN 3.2's f32 transposed convolution (AVX-512) adds the bias and applies the activation once for each block of input
   // channels, from 256 channels on: there they follow on their own.
   bool separate_;
-  dnnl::memory::desc weight_desc_;
+  dnnl::memory::desc weight_desc_;  // leaves the layout to oneDNN
   DnnlBuffer weight_;
   mutable RecentCache<ConvKey, Primitive> cache_;
 };
