@@ -25,10 +25,10 @@ struct Image {
 };
 
 // Reads a picture and gives it with `channels` (1 or 3): JPEG, PNG, BMP, GIF (first frame), PNM, TGA, PSD by stb_image;
-// WebP, TIFF and what else OpenCV has by OpenCV, loaded when first needed. EXIF orientation is applied; 16-bit samples
-// are scaled to 8 as Pillow does; grey from colour is Pillow's L (ITU-R 601, fixed point); alpha is dropped as Pillow's
-// convert("RGB") does; palettes are resolved. Throws Error: `PATH: ...` (missing, empty, not a picture, truncated, more
-// than 2^28 pixels).
+// WebP, TIFF and the rarer PNM by OpenCV, loaded when first needed. EXIF orientation is applied; of 16-bit samples the upper
+// byte is taken (as Pillow does for colour); grey from colour is Pillow's L (ITU-R 601, fixed point); alpha is dropped as
+// Pillow's convert("RGB") does; palettes are resolved. JPEG differs from libjpeg by at most 2 levels. Throws Error:
+// `PATH: ...` (missing, empty, not a picture, truncated, more than 2^28 pixels).
 VITRINE_API Image read_image(const std::string& path, int channels = 3);
 VITRINE_API Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name, int channels = 3);
 
