@@ -12,6 +12,7 @@
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 
 namespace vitrine {
@@ -164,6 +165,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   const float scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))));
   const Problem problem{q, k, v, options, scale, out};
   detail::choose<Problem>("attention", kCandidates, problem, options.impl).run(problem);
+  Context::current().add_macs(q.size(0) * q.size(1) * q.size(2) * k.size(1) * (q.size(3) + v.size(3)));
   return out;
 }
 

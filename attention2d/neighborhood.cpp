@@ -14,6 +14,7 @@
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
 
@@ -315,6 +316,11 @@ Tensor neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v,
   const float scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(-1)))));
   const Problem problem{q, k, v, options, scale, out};
   detail::choose<Problem>("neighborhood_attention", kCandidates, problem, options.impl).run(problem);
+  // Those of the definition: a query's own window, whatever the kernel computes beside it.
+  std::int64_t keys = options.additional_keys.defined() ? options.additional_keys.size(1) : 0, window = 1;
+  for (int axis = 0; axis < q.rank() - 3; ++axis) window *= options.kernel_size[static_cast<std::size_t>(axis)];
+  keys += window;
+  Context::current().add_macs(q.numel() * keys + out.numel() * keys);
   return out;
 }
 

@@ -27,8 +27,8 @@ using namespace vitrine::command;
 
 // In the order of the help.
 constexpr const Command* kCommands[] = {
-    &kClassifyCommand, &kSegmentCommand, &kFeaturesCommand, &kEvaluateCommand,
-    &kModelsCommand,   &kInspectCommand, &kVerifyCommand,   &kInfoCommand,
+    &kClassifyCommand, &kSegmentCommand, &kFeaturesCommand,  &kEvaluateCommand, &kModelsCommand,
+    &kInspectCommand,  &kVerifyCommand,  &kBenchmarkCommand, &kInfoCommand,
 };
 
 const Command* find_command(std::string_view name) {

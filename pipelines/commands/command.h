@@ -90,7 +90,7 @@ struct Command {
   std::function<int(Console&)> (*declare)(CLI::App& app);
 };
 
-extern const Command kClassifyCommand;
+extern const Command kBenchmarkCommand, kClassifyCommand;
 extern const Command kEvaluateCommand;
 extern const Command kFeaturesCommand;
 extern const Command kInfoCommand;

@@ -29,7 +29,8 @@ std::vector<float> parse_numbers(const std::string& option, const std::string& t
   return values;
 }
 
-// "224" or "224x320": height x width.
+}  // namespace
+
 std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
   const auto parts = CLI::detail::split(text, 'x');
   std::vector<std::int64_t> sizes;
@@ -42,8 +43,6 @@ std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
     throw CLI::ValidationError("--img-size", fmt::format("'{}' is neither SIZE nor HEIGHTxWIDTH", text));
   return {sizes.front(), sizes.back()};
 }
-
-}  // namespace
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--model", options.model, "A name of `vitrine models`, may carry [arguments]; default: what the weights say")

@@ -1,7 +1,10 @@
 // The options that name a model, for all commands that run one.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <vitrine/pipelines/commands/command.h>
 #include <vitrine/pipelines/load_model.h>
@@ -11,6 +14,9 @@ namespace vitrine::command {
 // --model, --weights, and timm's names for the preprocessing. `options.model` is the default.
 void add_model_options(CLI::App& app, ModelOptions& options);
 void add_labels_option(CLI::App& app, ModelOptions& options);
+
+// The value of --img-size: "224" or "224x320", height x width. Throws what the option parser reports.
+std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text);
 
 // --batch-size and --workers.
 struct BatchOptions {

@@ -1,0 +1,135 @@
+#include <vitrine/pipelines/benchmark.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <fstream>
+#include <sstream>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/backbones/arguments.h>
+#include <vitrine/backbones/backbone.h>
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/linear.h>
+#include <vitrine/layers/memory.h>
+#include <vitrine/pipelines/preprocess.h>
+#include <vitrine/weights/shipped.h>
+#include <vitrine/weights/sources.h>
+
+namespace vitrine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// NAME@SIZE taken apart; an @ within brackets belongs to the arguments.
+std::pair<std::string, std::int64_t> split_size(const std::string& name) {
+  const auto at = name.find_last_of("@]");
+  if (at == std::string::npos || name[at] != '@') return {name, 0};
+  std::int64_t size = 0;
+  const char *begin = name.data() + at + 1, *end = name.data() + name.size();
+  if (std::from_chars(begin, end, size).ptr != end || size < 1 || size > 1 << 14)
+    throw Error(fmt::format("model '{}': '{}' is not an image size", name, name.substr(at + 1)));
+  return {name.substr(0, at), size};
+}
+
+std::int64_t resident_peak() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    std::int64_t kilobytes = 0;
+    if (line.starts_with("VmHWM:") && std::istringstream(line.substr(6)) >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& options) {
+  auto [model_name, size] = split_size(name);
+  std::int64_t height = options.height, width = options.width;
+  if (size > 0) height = width = size;
+  Arguments arguments;
+  if (const auto shipped = find_shipped(model_name)) {
+    model_name = shipped->architecture;
+    arguments = detail::parse_json_arguments(shipped->config, shipped->name);
+    if (height == 0) {
+      const PreprocessConfig preprocess = parse_preprocess(shipped->preprocess);
+      height = preprocess.height;
+      width = preprocess.width;
+    }
+  }
+  if (height > 0) arguments["img_size"] = fmt::format("[{},{}]", height, width);
+
+  const std::int64_t held_before = memory_stats().in_use;
+  reset_peak_memory();
+  const auto model = create_model(model_name, Weights(synthetic_weights(), {.dtype = options.dtype, .device = {}}), arguments);
+  const ModelInfo& info = model->info();
+  BenchmarkRow row;
+  row.name = name;
+  row.dtype = name_of(options.dtype);
+  row.batch_size = options.batch_size;
+  row.height = info.preprocess.height;
+  row.width = info.preprocess.width;
+  row.threads = Context::current().threads();
+  row.parameters = info.parameters;
+  row.parameter_bytes = info.parameter_bytes;
+  row.weight_bytes = memory_stats().in_use - held_before;
+  const std::int64_t building_peak = memory_stats().peak - held_before;
+
+  const Tensor images =
+      synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels}).to(options.dtype);
+  // The first passes make primitives and fill the allocator's cache.
+  const auto warm_up = Clock::now();
+  for (int i = 0; i < 2 || seconds_since(warm_up) < 0.1 * options.seconds; ++i) {
+    if (options.cancelled && options.cancelled()) break;
+    model->forward(images);
+  }
+  const std::int64_t held = memory_stats().in_use;
+  reset_peak_memory();
+  Context::current().reset_macs();
+  model->forward(images);
+  const double macs = static_cast<double>(Context::current().macs());
+  row.peak_activation_bytes = memory_stats().peak - held;
+  row.peak_bytes = std::max(building_peak, memory_stats().peak - held_before);
+
+  std::vector<double> samples;
+  const auto start = Clock::now();
+  do {
+    const auto begin = Clock::now();
+    model->forward(images);
+    samples.push_back(1e3 * seconds_since(begin));
+  } while (seconds_since(start) < options.seconds && !(options.cancelled && options.cancelled()));
+  std::sort(samples.begin(), samples.end());
+  const std::size_t n = samples.size();
+  row.runs = static_cast<int>(n);
+  row.median_ms = n % 2 == 1 ? samples[n / 2] : 0.5 * (samples[n / 2 - 1] + samples[n / 2]);
+  row.min_ms = samples.front();
+  row.p90_ms = samples[(9 * n + 9) / 10 - 1];
+  row.images_per_second = 1e3 * static_cast<double>(row.batch_size) / row.median_ms;
+  row.gmacs = 1e-9 * macs / static_cast<double>(row.batch_size);
+  row.gflops = 2e-6 * macs / row.median_ms;
+  row.resident_bytes = resident_peak();
+  return row;
+}
+
+double measure_gemm_gflops(DType dtype) {
+  constexpr std::int64_t kSize = 2048;
+  constexpr double kSeconds = 0.5;
+  const Linear linear(synthetic_parameter("weight", {kSize, kSize}), Tensor(), dtype);
+  const Tensor x = synthetic_tensor("input", {kSize, kSize}).to(dtype);
+  linear(x);
+  double best = 0;
+  const auto start = Clock::now();
+  for (int i = 0; i < 5 || seconds_since(start) < kSeconds; ++i) {
+    const auto begin = Clock::now();
+    linear(x);
+    best = std::max(best, 2e-9 * static_cast<double>(kSize * kSize * kSize) / seconds_since(begin));
+  }
+  return best;
+}
+
+}  // namespace vitrine

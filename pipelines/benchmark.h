@@ -1,0 +1,46 @@
+// How fast a model runs here: one forward pass timed again and again, with synthetic weights and input.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include <vitrine/layers/dtype.h>
+#include <vitrine/layers/export.h>
+
+namespace vitrine {
+
+struct BenchmarkOptions {
+  std::int64_t batch_size = 1;
+  std::int64_t height = 0, width = 0;  // 0: NAME@SIZE's, or the model's own
+  DType dtype = DType::f32;
+  double seconds = 5.0;             // of timed passes; untimed ones come before
+  std::function<bool()> cancelled;  // asked between passes; what was timed until then is the result
+};
+
+// Times are of one pass with inputs and outputs in place; loading, packing and first allocations are left out.
+struct BenchmarkRow {
+  std::string name;
+  std::string dtype;
+  std::int64_t batch_size = 0, height = 0, width = 0;
+  int threads = 0;
+  double median_ms = 0, min_ms = 0, p90_ms = 0;
+  int runs = 0;
+  double images_per_second = 0;  // by the median
+  double gflops = 0;             // by the median; two a multiply-add of matrix products, convolutions and attention
+  double gmacs = 0;              // of one image
+  std::int64_t parameters = 0, parameter_bytes = 0;
+  std::int64_t weight_bytes = 0;           // held by the built model: packed weights and tables
+  std::int64_t peak_activation_bytes = 0;  // the most that a pass held beside weights and input
+  std::int64_t peak_bytes = 0;             // the most that was held at once since before building
+  std::int64_t resident_bytes = 0;         // the process's largest resident size so far; 0 where it is not known
+};
+
+// `name` as create_model takes it, or a shipped model's, optionally followed by @SIZE. Runs under the current Context.
+// Throws Error for what cannot be built.
+VITRINE_API BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& options);
+
+// The rate of this machine's matrix product in `dtype`, for shares of the peak: the best of a short run of a large Linear.
+VITRINE_API double measure_gemm_gflops(DType dtype);
+
+}  // namespace vitrine

@@ -1,0 +1,68 @@
+#include <string>
+
+#include <catch.h>
+
+#include <vitrine/layers/context.h>
+#include <vitrine/pipelines/benchmark.h>
+
+using namespace vitrine;
+using namespace vitrine::test;
+
+namespace {
+
+const std::string kTiny = "nat[embed_dim=8,depths=[1,1],num_heads=[1,2],kernel_size=3,mlp_ratio=2,num_classes=5]";
+
+BenchmarkOptions at_once(std::int64_t batch_size = 1, DType dtype = DType::f32) {
+  BenchmarkOptions options;
+  options.batch_size = batch_size;
+  options.dtype = dtype;
+  options.seconds = 0;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("a benchmark's row holds what was run") {
+  const BenchmarkRow row = benchmark_model(kTiny + "@32", at_once(3, DType::bf16));
+  CHECK(row.name == kTiny + "@32");
+  CHECK(row.dtype == "bf16");
+  CHECK(row.batch_size == 3);
+  CHECK(row.height == 32);
+  CHECK(row.width == 32);
+  CHECK(row.threads == Context::current().threads());
+  CHECK(row.runs >= 1);
+  CHECK(row.min_ms > 0.0);
+  CHECK(row.min_ms <= row.median_ms);
+  CHECK(row.median_ms <= row.p90_ms);
+  CHECK(row.images_per_second == Approx(3000.0 / row.median_ms));
+  CHECK(row.parameter_bytes == 2 * row.parameters);
+  CHECK(row.weight_bytes >= row.parameter_bytes);
+  // At least the stem's first map: 3 images of 16 x 16 x 4 in bf16.
+  CHECK(row.peak_activation_bytes >= 3 * 16 * 16 * 4 * 2);
+  CHECK(row.peak_bytes >= row.weight_bytes + row.peak_activation_bytes);
+}
+
+TEST_CASE("multiply-adds are counted an image, as by hand") {
+  // The stem on 16x16 and 8x8, a block of 8 channels on 64 tokens, the next level's on 16, a head.
+  const auto block = [](double tokens, double c) { return tokens * (4 * c * c + 2 * 9 * c + 4 * c * c); };
+  const double macs = 256 * 27 * 4 + 64 * 36 * 8 + block(64, 8) + 16 * 72 * 16 + block(16, 16) + 16 * 5;
+  CHECK(benchmark_model(kTiny + "@32", at_once(1)).gmacs == Approx(1e-9 * macs));
+  CHECK(benchmark_model(kTiny + "@32", at_once(2)).gmacs == Approx(1e-9 * macs));
+}
+
+TEST_CASE("sizes by option, and names that are none") {
+  BenchmarkOptions options = at_once();
+  options.height = 24, options.width = 40;
+  CHECK(benchmark_model(kTiny, options).width == 40);
+  CHECK_THROWS_WITH(benchmark_model(kTiny + "@big", at_once()), contains("'big' is not an image size"));
+  CHECK_THROWS_WITH(benchmark_model("nat_mimi@32", at_once()), contains("unknown model 'nat_mimi'"));
+}
+
+TEST_CASE("shipped models are run at their own size") {
+  const BenchmarkRow row = benchmark_model("nat_fashion", at_once());
+  CHECK(row.height == 40);
+  CHECK(row.width == 40);
+  CHECK(row.parameters == 288406);
+}
+
+TEST_CASE("the rate of the matrix product is measured") { CHECK(measure_gemm_gflops(DType::f32) > 0.1); }
