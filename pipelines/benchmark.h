@@ -40,7 +40,8 @@ struct BenchmarkRow {
 // Throws Error for what cannot be built.
 VITRINE_API BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& options);
 
-// The rate of this machine's matrix product in `dtype`, for shares of the peak: the best of a short run of a large Linear.
+// The rate of this machine's matrix product in `dtype`, for shares of the peak: the best of short runs of two square Linear
+// layers.
 VITRINE_API double measure_gemm_gflops(DType dtype);
 
 }  // namespace vitrine
