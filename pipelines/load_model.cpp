@@ -59,6 +59,13 @@ std::vector<std::string> read_labels(const std::string& path) {
   throw Error(fmt::format("unknown model '{}'{}; `vitrine models` lists all", name, detail::suggest_names(name, known, 5)));
 }
 
+// A published configuration without the number of classes: a checkpoint that was fine-tuned has its own, in its head.
+Arguments parse_config(const std::string& json, const std::string& where) {
+  Arguments arguments = detail::parse_json_arguments(json, where);
+  arguments.erase("num_classes");
+  return arguments;
+}
+
 // Fills in what the weights' metadata says and the caller has not decided.
 void read_metadata(ResolvedModel& resolved) {
   const auto metadata = resolved.weights->metadata();
@@ -71,7 +78,7 @@ void read_metadata(ResolvedModel& resolved) {
   }
   if (resolved.architecture == architecture && resolved.arguments.empty())
     if (const std::string config = value_or_empty(metadata, "config"); !config.empty())
-      resolved.arguments = detail::parse_json_arguments(config, where);
+      resolved.arguments = parse_config(config, where);
   if (resolved.preprocess.empty()) resolved.preprocess = value_or_empty(metadata, "preprocess");
   if (resolved.classes.empty()) resolved.classes = parse_classes(value_or_empty(metadata, "classes"), where);
 }
@@ -93,7 +100,7 @@ ResolvedModel resolve_model(const ModelOptions& options) {
       throw Error(
           fmt::format("{}: its weights {} are not there; examples/quickstart.sh fetches them", shipped->name, shipped->file));
     resolved.architecture = shipped->architecture;
-    if (!shipped->config.empty()) resolved.arguments = detail::parse_json_arguments(shipped->config, shipped->name);
+    if (!shipped->config.empty()) resolved.arguments = parse_config(shipped->config, shipped->name);
     resolved.weights = open_weights(options.weights.empty() ? shipped->file : options.weights);
     if (options.weights.empty()) {
       resolved.preprocess = shipped->preprocess;
