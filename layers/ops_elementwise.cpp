@@ -1,6 +1,4 @@
 // Arithmetic, activations, rotary positions.
-#include <array>
-#include <string>
 
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/elementwise.h>
@@ -11,11 +9,11 @@ namespace vitrine {
 
 namespace {
 
+using cpu::bytes_of;
 using cpu::elementwise_kernels;
+using cpu::index_of;
 using detail::check_floating;
 
-int index_of(DType dtype) { return static_cast<int>(dtype); }
-std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(size_of(x.dtype())); }
 std::byte* bytes_at(Tensor& x, std::int64_t offset) { return static_cast<std::byte*>(x.raw()) + offset; }
 const std::byte* bytes_at(const Tensor& x, std::int64_t offset) { return static_cast<const std::byte*>(x.raw()) + offset; }
 

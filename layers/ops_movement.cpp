@@ -1,6 +1,5 @@
 // Casts, copies and everything else that only moves values.
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -15,12 +14,12 @@ namespace vitrine {
 
 namespace {
 
+using cpu::bytes_of;
+using cpu::index_of;
 using detail::check_defined;
 
-std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(size_of(x.dtype())); }
-
 void convert(const Tensor& from, Tensor& to) {
-  const auto kernel = cpu::copy_kernels(cpu::isa()).convert[static_cast<int>(from.dtype())][static_cast<int>(to.dtype())];
+  const auto kernel = cpu::copy_kernels(cpu::isa()).convert[index_of(from.dtype())][index_of(to.dtype())];
   const cpu::Blocks<2> blocks(from.shape(), {from.strides(), to.strides()}, {bytes_of(from), bytes_of(to)});
   const auto* source = static_cast<const std::byte*>(from.raw());
   auto* target = static_cast<std::byte*>(to.raw());
@@ -97,7 +96,7 @@ Tensor permute(const Tensor& x, std::span<const int> axes) {
   for (int i = 0; i < merged.rank; ++i)
     if (merged.stride[i][0] == bytes) adjacent = i;
   if (adjacent < 0 || adjacent == last) {
-    const auto kernel = kernels.convert[static_cast<int>(x.dtype())][static_cast<int>(x.dtype())];
+    const auto kernel = kernels.convert[index_of(x.dtype())][index_of(x.dtype())];
     const cpu::Blocks<2> blocks(shape, {strides, y.strides()}, {bytes, bytes});
     blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
       kernel(source + offset[0], target + offset[1], rows, columns, step[0], step[1]);

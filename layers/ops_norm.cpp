@@ -1,5 +1,5 @@
 // Ops that reduce: normalizations, softmax, the mean.
-#include <array>
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -12,12 +12,12 @@ namespace vitrine {
 
 namespace {
 
+using cpu::bytes_of;
+using cpu::index_of;
 using cpu::norm_kernels;
 using detail::check_channels;
 using detail::check_floating;
 
-int index_of(DType dtype) { return static_cast<int>(dtype); }
-std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(size_of(x.dtype())); }
 const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
 
 std::int64_t channels_of(std::string_view op, const Tensor& x) {
@@ -50,18 +50,18 @@ Tensor modulation(std::string_view name, const Tensor& t, std::int64_t B, std::i
 // same, and long sums do not drift (in f32 alone, three million times 0.1 is off by 1e-4).
 std::vector<double> column_sums(const Tensor& x, const float* center) {
   const std::int64_t B = x.size(0), P = x.size(1), C = x.size(2);
-  constexpr std::int64_t rows = 64;
-  const std::int64_t blocks = (P + rows - 1) / rows;
+  constexpr std::int64_t kRows = 64;
+  const std::int64_t blocks = (P + kRows - 1) / kRows;
   Tensor partial = Tensor::empty({B, blocks, C});
   const auto kernel = norm_kernels(cpu::isa()).column_sums[index_of(x.dtype())];
   const std::int64_t bytes = bytes_of(x);
   const auto* source = static_cast<const std::byte*>(x.raw());
   float* sums = partial.data<float>();
-  const std::int64_t grain = std::max<std::int64_t>(1, cpu::kGrain / std::max<std::int64_t>(1, std::min(rows, P) * C));
+  const std::int64_t grain = std::max<std::int64_t>(1, cpu::kGrain / std::max<std::int64_t>(1, std::min(kRows, P) * C));
   cpu::parallel_for(B * blocks, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t b = i / blocks, p = i % blocks * rows;
-      kernel(source + (b * P + p) * C * bytes, std::min(rows, P - p), C, C * bytes, center ? center + b * C : nullptr,
+      const std::int64_t b = i / blocks, p = i % blocks * kRows;
+      kernel(source + (b * P + p) * C * bytes, std::min(kRows, P - p), C, C * bytes, center ? center + b * C : nullptr,
              sums + i * C);
     }
   });

@@ -11,6 +11,9 @@ namespace vitrine {
 
 namespace {
 
+using cpu::bytes_of;
+using cpu::index_of;
+
 // The windows along one axis: output i reads [begin[i], end[i]); `count[i]` positions count for an average.
 struct Windows {
   std::vector<std::int64_t> begin, end, count;
@@ -57,8 +60,8 @@ Tensor pool_windows(const Tensor& x, const Windows& rows, const Windows& columns
                     const cpu::PoolKernels::Pool (&kernels)[cpu::kFloatTypes]) {
   const std::int64_t B = x.size(0), C = x.size(3), height = rows.size(), width = columns.size();
   Tensor y = Tensor::empty({B, height, width, C}, x.dtype(), x.device());
-  const auto bytes = static_cast<std::int64_t>(size_of(x.dtype()));
-  const auto kernel = kernels[static_cast<int>(x.dtype())];
+  const auto bytes = bytes_of(x);
+  const auto kernel = kernels[index_of(x.dtype())];
   std::vector<float> divisors(static_cast<std::size_t>(height * width));
   for (std::size_t i = 0; i < divisors.size(); ++i)
     divisors[i] =

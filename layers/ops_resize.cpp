@@ -12,7 +12,6 @@
 #include <vector>
 
 #include <vitrine/layers/checks.h>
-#include <vitrine/layers/cpu/copy.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/cpu/pool.h>
 #include <vitrine/layers/ops.h>
@@ -20,6 +19,9 @@
 namespace vitrine {
 
 namespace {
+
+using cpu::bytes_of;
+using cpu::index_of;
 
 // Output i is the sum over k < taps of weight[i * taps + k] times input index[i * taps + k].
 struct Taps {
@@ -101,7 +103,7 @@ Tensor resize_nearest(const Tensor& x, std::int64_t height, std::int64_t width) 
   const std::int64_t B = x.size(0), C = x.size(3);
   Tensor y = Tensor::empty({B, height, width, C}, x.dtype(), x.device());
   const std::vector<std::int64_t> rows = nearest_index(x.size(1), height), columns = nearest_index(x.size(2), width);
-  const auto bytes = static_cast<std::int64_t>(size_of(x.dtype())), pixel = C * bytes;
+  const auto bytes = bytes_of(x), pixel = C * bytes;
   const auto* source = static_cast<const std::byte*>(x.raw());
   auto* target = static_cast<std::byte*>(y.raw());
   cpu::parallel_for(B * height, std::max<std::int64_t>(1, cpu::kGrain / std::max<std::int64_t>(1, width * C)),
@@ -136,9 +138,9 @@ Tensor resize(const Tensor& images, std::int64_t height, std::int64_t width, con
   const auto taps_of = options.antialias ? antialias_taps : plain_taps;
   const Taps vertical = taps_of(H, height, options), horizontal = taps_of(W, width, options);
   const auto& kernels = cpu::pool_kernels(cpu::isa());
-  const auto blend_rows = kernels.blend_rows[static_cast<int>(x.dtype())];
-  const auto blend_columns = kernels.blend_columns[static_cast<int>(x.dtype())];
-  const auto bytes = static_cast<std::int64_t>(size_of(x.dtype()));
+  const auto blend_rows = kernels.blend_rows[index_of(x.dtype())];
+  const auto blend_columns = kernels.blend_columns[index_of(x.dtype())];
+  const auto bytes = bytes_of(x);
   const std::int64_t line_size = (W * C + 31) / 16 * 16;
   Tensor workspace = Tensor::empty({Context::current().threads(), line_size});
   std::vector<const void*> pointers(static_cast<std::size_t>(Context::current().threads() * vertical.taps));

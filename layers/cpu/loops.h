@@ -16,6 +16,9 @@
 
 namespace vitrine::cpu {
 
+inline int index_of(DType dtype) { return static_cast<int>(dtype); }  // in the tables of kernels
+inline std::int64_t bytes_of(const Tensor& x) { return static_cast<std::int64_t>(size_of(x.dtype())); }  // of an element
+
 template <int N>
 struct Axes {
   int rank = 0;
