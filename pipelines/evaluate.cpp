@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 #include <vitrine/pipelines/prefetch.h>
@@ -16,6 +17,23 @@ namespace vitrine {
 namespace {
 
 constexpr std::int64_t kTop = 5;
+constexpr std::int64_t kMostConfused = 4096;  // classes up to which there is a confusion matrix
+constexpr std::int64_t kSmallModel = 4'000'000;
+
+// The work on one batch, which one thread does on its own.
+struct Batch {
+  std::vector<std::int64_t> items;
+  std::vector<std::string> failures;
+  Tensor logits;
+};
+
+// Layers of a small model take less time than the barriers between them: there, each thread has a batch of its own. Those of
+// a large one share their weights better when all threads work on one.
+int choose_streams(const ImageClassifier& classifier, int wanted) {
+  const int threads = Context::current().threads();
+  if (wanted > 0) return std::min(wanted, threads);
+  return classifier.model().backbone->info().parameters <= kSmallModel ? threads : 1;
+}
 
 void check_labels(const ImageClassifier& classifier, const Dataset& dataset) {
   for (std::int64_t i = 0; i < dataset.size(); ++i)
@@ -35,7 +53,7 @@ void count_batch(Evaluation& result, const Dataset& dataset, std::span<const std
     ++result.images;
     result.top1 += predicted == label;
     result.top5 += std::find(ranked, ranked + k, label) != ranked + k;
-    ++result.confusion[static_cast<std::size_t>(label * classes + predicted)];
+    if (!result.confusion.empty()) ++result.confusion[static_cast<std::size_t>(label * classes + predicted)];
     ClassResult& truth = result.per_class[static_cast<std::size_t>(label)];
     ++truth.images;
     truth.correct += predicted == label;
@@ -60,27 +78,58 @@ Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, c
   const std::int64_t total = dataset.size(), classes = classifier.num_classes();
   Evaluation result;
   result.predictions.assign(static_cast<std::size_t>(total), -1);
-  result.confusion.assign(static_cast<std::size_t>(classes * classes), 0);
+  if (classes <= kMostConfused) result.confusion.assign(static_cast<std::size_t>(classes * classes), 0);
   for (std::int64_t i = 0; i < classes; ++i) result.per_class.push_back({classifier.label(i)});
 
   const auto start = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
-  detail::Prefetch<Image> pictures(
-      total, [&](std::int64_t i) { return classifier.prepare(dataset.image(i)); }, options.decode_threads,
-      2 * options.batch_size);
-  result.interrupted = !detail::in_batches(
-      pictures, total, options.batch_size,
-      [&](std::span<const std::int64_t> items, std::span<const Image> batch) {
-        count_batch(result, dataset, items, classifier.logits(batch));
-      },
-      [&](std::int64_t, const std::string& message) {
-        ++result.skipped;
-        result.failures.push_back(message);
-      },
-      [&](std::int64_t done) {
-        result.seconds = elapsed();
-        return !options.progress || options.progress({done, total, result.top1, result.images_per_second()});
-      });
+  const auto prepare = [&](std::int64_t i) { return classifier.prepare(dataset.image(i)); };
+  const auto go_on = [&](std::int64_t done) {
+    result.seconds = elapsed();
+    return !options.progress || options.progress({done, total, result.top1, result.images_per_second()});
+  };
+  const auto failed = [&](const std::string& message) {
+    ++result.skipped;
+    result.failures.push_back(message);
+  };
+  const int threads = Context::current().threads(), streams = choose_streams(classifier, options.streams);
+  if (streams == 1) {
+    detail::Prefetch<Image> pictures(total, prepare, options.decode_threads, 2 * options.batch_size);
+    result.interrupted = !detail::in_batches(
+        pictures, total, options.batch_size,
+        [&](std::span<const std::int64_t> items, std::span<const Image> batch) {
+          count_batch(result, dataset, items, classifier.logits(batch));
+        },
+        [&](std::int64_t, const std::string& message) { failed(message); }, go_on);
+  } else {
+    const std::int64_t batches = (total + options.batch_size - 1) / options.batch_size;
+    detail::Prefetch<Batch> results(
+        batches,
+        [&](std::int64_t b) {
+          Context context({.threads = std::max(1, threads / streams), .device = {}});
+          const ContextScope scope(context);
+          const std::int64_t begin = b * options.batch_size, count = std::min(options.batch_size, total - begin);
+          Batch batch;
+          detail::Prefetch<Image> pictures(
+              count, [&](std::int64_t i) { return prepare(begin + i); }, 0, count);
+          detail::in_batches(
+              pictures, count, count,
+              [&](std::span<const std::int64_t> items, std::span<const Image> images) {
+                for (const std::int64_t item : items) batch.items.push_back(begin + item);
+                batch.logits = classifier.logits(images);
+              },
+              [&](std::int64_t, const std::string& message) { batch.failures.push_back(message); },
+              [](std::int64_t) { return true; });
+          return batch;
+        },
+        streams, 2 * streams);
+    for (std::int64_t b = 0; b < batches && !result.interrupted; ++b) {
+      const Batch batch = results.next();
+      std::for_each(batch.failures.begin(), batch.failures.end(), failed);
+      if (!batch.items.empty()) count_batch(result, dataset, batch.items, batch.logits);
+      result.interrupted = !go_on(std::min((b + 1) * options.batch_size, total)) && b + 1 < batches;
+    }
+  }
   result.seconds = elapsed();
   return result;
 }

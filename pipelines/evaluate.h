@@ -20,7 +20,10 @@ struct EvaluationProgress {
 
 struct EvaluationOptions {
   std::int64_t batch_size = 64;
-  int decode_threads = 1;  // pictures are read and resized by these while the model works; 0: in turn with it
+  // Batches at a time, each on a share of the threads, which read, resize and compute in turn. 0: as many as threads for a
+  // small model, 1 for others.
+  int streams = 0;
+  int decode_threads = 1;  // with one stream, pictures are read and resized by these while the model works; 0: in turn
   std::function<bool(const EvaluationProgress&)> progress;  // after each batch; false ends the run early
 };
 
@@ -41,7 +44,7 @@ struct Evaluation {
   std::int64_t images = 0, skipped = 0;  // judged; not readable
   std::int64_t top1 = 0, top5 = 0;       // right ones
   std::vector<ClassResult> per_class;
-  std::vector<std::int64_t> confusion;    // [class, predicted class]
+  std::vector<std::int64_t> confusion;    // [class, predicted class]; empty beyond 4096 classes
   std::vector<std::int64_t> predictions;  // by picture; -1: skipped or not reached
   std::vector<std::string> failures;      // a line for each skipped picture
   double seconds = 0.0;                   // wall time of reading, resizing and inference

@@ -23,6 +23,7 @@ struct Options {
   std::string dataset, results_file, confusion_file;
   ModelOptions model;
   BatchOptions batch{.batch_size = 64, .workers = 1};
+  int streams = 0;
 };
 
 struct Report {
@@ -109,7 +110,10 @@ int run_evaluate(Console& console, const Options& options) {
   Evaluation result;
   {
     Progress progress(console, "evaluate", dataset->size());
-    EvaluationOptions evaluation{.batch_size = options.batch.batch_size, .decode_threads = options.batch.workers, .progress = {}};
+    EvaluationOptions evaluation{.batch_size = options.batch.batch_size,
+                                 .streams = options.streams,
+                                 .decode_threads = options.batch.workers,
+                                 .progress = {}};
     evaluation.progress = [&](const EvaluationProgress& p) {
       progress.update(p.done, fmt::format("{:.0f} images/s, top-1 {:.2f}%", p.images_per_second,
                                           100.0 * static_cast<double>(p.top1) / static_cast<double>(p.done)));
@@ -127,6 +131,8 @@ int run_evaluate(Console& console, const Options& options) {
   else if (!options.results_file.empty())
     detail::write_file(options.results_file,
                        to_json(report).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  if (!options.confusion_file.empty() && result.confusion.empty())
+    throw Error(fmt::format("--confusion {}: too many classes for a picture", options.confusion_file));
   if (!options.confusion_file.empty())
     write_image(options.confusion_file, confusion_picture(result.confusion, classifier.model().classes));
 
@@ -162,6 +168,10 @@ const Command kEvaluateCommand{
       app.add_option("--confusion", options->confusion_file, "Write the confusion matrix as a picture: .png")
           ->option_text("FILE");
       add_batch_options(app, options->batch);
+      app.add_option("--streams", options->streams,
+                     "Batches at a time, each on a share of the threads; 0, the default: one a thread for a small model, else 1")
+          ->option_text("N")
+          ->check(CLI::Range(0, 4096));
       add_model_options(app, options->model);
       add_labels_option(app, options->model);
       return [options](Console& console) { return run_evaluate(console, *options); };

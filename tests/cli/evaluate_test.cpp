@@ -95,6 +95,22 @@ TEST_CASE("evaluate on folders: pictures that cannot be read are skipped, counte
   CHECK(text.out.find("Ankle boot") != std::string::npos);
 }
 
+TEST_CASE("streams, workers and batch size do not change what is counted") {
+  const Folder folder;
+  write_folders(folder);
+  write_bytes(folder / "3/broken.png", "text");
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+           {"--streams", "1"}, {"--streams", "1", "--workers", "0"}, {"--streams", "3", "--threads", "3", "--batch-size", "2"}}) {
+    INFO(options[0] << ' ' << options[1]);
+    std::vector<std::string> arguments{"evaluate", "--dataset", "folder:" + folder.path(), "--json"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    const json r = json::parse(run_vitrine(arguments).out);
+    CHECK(r["images"] == 10);
+    CHECK(r["skipped"] == 1);
+    CHECK(r["top1"] == 1.0);
+  }
+}
+
 TEST_CASE("data sets that are not there") {
   for (const std::string set : {"idx:/nonexistent", "folder:/nonexistent", "imagenet"}) {
     INFO(set);
