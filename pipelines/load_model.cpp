@@ -158,6 +158,10 @@ std::string nan_warning(const Weights& weights) {
 LoadedModel load_model(const ModelOptions& options) {
   ResolvedModel resolved = resolve_model(options);
   const Weights weights(resolved.weights, {.dtype = options.dtype, .device = options.device});
+  if (!is_model(resolved.architecture))
+    throw Error(
+        fmt::format("{}: its architecture, {}, is none of `vitrine models`; photograph models are run by `vitrine segment`",
+                    resolved.weights->describe(), resolved.architecture));
   LoadedModel loaded;
   loaded.name = resolved.name;
   loaded.backbone = create_model(resolved.architecture, weights, resolved.arguments);

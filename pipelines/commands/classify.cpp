@@ -22,7 +22,7 @@ namespace {
 struct Options {
   std::vector<std::string> inputs;
   ModelOptions model;
-  BatchOptions batch{.batch_size = 16, .workers = 1};
+  BatchOptions batch{.batch_size = 16, .workers = {}};
   int topk = 5;
   std::string results_file;
 };
@@ -84,10 +84,11 @@ int run_classify(Console& console, const Options& options) {
   // A single picture is read by this thread: nothing could overlap.
   detail::Prefetch<Image> pictures(
       count, [&](std::int64_t i) { return classifier.prepare(read_input(inputs[static_cast<std::size_t>(i)])); },
-      count > 1 ? options.batch.workers : 0, 2 * options.batch.batch_size);
+      count > 1 ? options.batch.read_ahead() : 0, 2 * options.batch.batch_size);
   const bool complete = detail::in_batches(
       pictures, count, options.batch.batch_size,
       [&](std::span<const std::int64_t> numbers, std::span<const Image> batch) {
+        progress.clear();
         auto ranked = classifier.rank(classifier.logits(batch), options.topk);
         for (std::size_t row = 0; row < numbers.size(); ++row) {
           Result& result = results[static_cast<std::size_t>(numbers[row])];
@@ -104,6 +105,7 @@ int run_classify(Console& console, const Options& options) {
         progress.update(items);
         return !interrupted();
       });
+  progress.clear();
   if (complete) done = count;
   results.resize(static_cast<std::size_t>(done));
 

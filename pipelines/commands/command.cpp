@@ -84,8 +84,8 @@ Progress::Progress(const Console& console, std::string what, std::int64_t total)
       start_(std::chrono::steady_clock::now()),
       last_(start_) {}
 
-Progress::~Progress() {
-  if (drawn_ && terminal_) std::fputs("\r\033[K", stderr);
+void Progress::clear() {
+  if (std::exchange(drawn_, false) && terminal_) std::fputs("\r\033[K", stderr);
 }
 
 void Progress::update(std::int64_t done, std::string_view detail) {

@@ -65,11 +65,12 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows, std:
 class Progress {
  public:
   Progress(const Console& console, std::string what, std::int64_t total);
-  ~Progress();  // clears the line
+  ~Progress() { clear(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
   void update(std::int64_t done, std::string_view detail = {});
+  void clear();  // before other output
 
  private:
   std::string what_;

@@ -22,7 +22,7 @@ namespace {
 struct Options {
   std::string dataset, results_file, confusion_file;
   ModelOptions model;
-  BatchOptions batch{.batch_size = 64, .workers = 1};
+  BatchOptions batch{.batch_size = 64, .workers = {}};
   int streams = 0;
 };
 
@@ -112,7 +112,7 @@ int run_evaluate(Console& console, const Options& options) {
     Progress progress(console, "evaluate", dataset->size());
     EvaluationOptions evaluation{.batch_size = options.batch.batch_size,
                                  .streams = options.streams,
-                                 .decode_threads = options.batch.workers,
+                                 .decode_threads = options.batch.read_ahead(),
                                  .progress = {}};
     evaluation.progress = [&](const EvaluationProgress& p) {
       progress.update(p.done, fmt::format("{:.0f} images/s, top-1 {:.2f}%", p.images_per_second,

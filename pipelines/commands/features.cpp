@@ -29,7 +29,7 @@ struct Options {
   std::string file, tokens = "pooled";
   bool picture = false;
   ModelOptions model;
-  BatchOptions batch{.batch_size = 8, .workers = 1};
+  BatchOptions batch{.batch_size = 8, .workers = {}};
 };
 
 struct Picture {
@@ -66,7 +66,7 @@ int run_features(Console& console, const Options& options) {
         if (!options.picture) picture.photograph = {};
         return picture;
       },
-      count > 1 ? options.batch.workers : 0, 2 * options.batch.batch_size);
+      count > 1 ? options.batch.read_ahead() : 0, 2 * options.batch.batch_size);
   const bool complete = detail::in_batches(
       prefetch, count, options.batch.batch_size,
       [&](std::span<const std::int64_t> numbers, std::span<Picture> batch) {
@@ -92,6 +92,7 @@ int run_features(Console& console, const Options& options) {
         progress.update(items);
         return !interrupted();
       });
+  progress.clear();
   nlohmann::ordered_json json{{"file", nullptr},          {"shape", nullptr}, {"model", extractor.model().name},
                               {"tokens", options.tokens}, {"images", images}, {"pictures", pictures}};
   if (!parts.empty()) {

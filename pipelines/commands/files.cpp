@@ -20,6 +20,8 @@ namespace fs = std::filesystem;
 constexpr std::string_view kPictures[] = {".jpg", ".jpeg", ".png", ".bmp", ".gif",  ".ppm", ".pgm",
                                           ".pnm", ".tga",  ".psd", ".tif", ".tiff", ".webp"};
 
+constexpr std::size_t kMostInput = std::size_t{1} << 31;
+
 std::vector<std::uint8_t> read_standard_input() {
   std::vector<std::uint8_t> bytes;
   std::uint8_t buffer[1 << 16];
@@ -29,6 +31,7 @@ std::vector<std::uint8_t> read_standard_input() {
     if (n < 0) throw Error(fmt::format("standard input: {}", std::strerror(errno)));
     if (n == 0) return bytes;
     bytes.insert(bytes.end(), buffer, buffer + n);
+    if (bytes.size() > kMostInput) throw Error("standard input: larger than 2 GiB, expected a picture");
   }
 }
 

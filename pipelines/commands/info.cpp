@@ -42,11 +42,13 @@ Processor read_processor() {
   return processor;
 }
 
-std::string data_path() {
+void add_paths(nlohmann::ordered_json& facts) {
   try {
-    return data_directory();
+    const std::string data = data_directory();
+    facts["data"] = data;
+    facts["cache"] = data + "/weights";  // where models that the set-up fetched lie
   } catch (const Error& error) {
-    return error.what();
+    facts["data"] = error.what();
   }
 }
 
@@ -66,7 +68,7 @@ int run_info(Console& console) {
   for (std::size_t i = 0; i < cuda.devices.size(); ++i)
     facts["devices"].push_back(fmt::format("cuda:{} {}", i, cuda.devices[i].name));
   if (cuda.devices.empty()) facts["cuda"] = cuda.reason;
-  facts["data"] = data_path();
+  add_paths(facts);
   facts["shipped"] = nlohmann::ordered_json::object();
   for (const ShippedModel& model : shipped_models())
     facts["shipped"][model.name] = model.present ? model.file : "not fetched yet";

@@ -91,7 +91,7 @@ void add_batch_options(CLI::App& app, BatchOptions& options) {
       ->option_text("N")
       ->check(CLI::Range(1, 65536));
   app.add_option("-j,--workers", options.workers,
-                 fmt::format("Threads that read and resize the next pictures meanwhile (default {})", options.workers))
+                 "Threads that read and resize the next pictures meanwhile (default: half of the threads, at least 1)")
       ->option_text("N")
       ->check(CLI::Range(0, 256));
 }
@@ -99,6 +99,7 @@ void add_batch_options(CLI::App& app, BatchOptions& options) {
 ModelOptions complete_options(const Console& console, ModelOptions options, const std::string& fallback) {
   if (options.model.empty() && options.weights.empty()) options.model = fallback;
   options.dtype = console.options().dtype;
+  options.device = Context::current().device();
   return options;
 }
 

@@ -1,7 +1,9 @@
 // The options that name a model, for all commands that run one.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,7 +23,10 @@ std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text);
 // --batch-size and --workers.
 struct BatchOptions {
   std::int64_t batch_size = 1;
-  int workers = 1;
+  std::optional<int> workers;
+
+  // Threads that read ahead: as many as asked for, else half as many as compute, so that two cores are not fought over.
+  int read_ahead() const { return workers.value_or(std::max(1, Context::current().threads() / 2)); }
 };
 void add_batch_options(CLI::App& app, BatchOptions& options);
 

@@ -27,7 +27,7 @@ struct Options {
   std::vector<std::string> inputs;
   std::string folder;
   ModelOptions model;
-  BatchOptions batch{.batch_size = 1, .workers = 1};
+  BatchOptions batch{.batch_size = 1, .workers = {}};
   SegmentOptions segment;
 };
 
@@ -88,12 +88,13 @@ int run_segment(Console& console, const Options& options) {
         picture.prepared = segmenter.prepare(picture.photograph);
         return picture;
       },
-      count > 1 ? options.batch.workers : 0, 2 * options.batch.batch_size);
+      count > 1 ? options.batch.read_ahead() : 0, 2 * options.batch.batch_size);
   const bool complete = detail::in_batches(
       pictures, count, options.batch.batch_size,
       [&](std::span<const std::int64_t> numbers, std::span<Picture> batch) {
         std::vector<Image> prepared;
         for (Picture& picture : batch) prepared.push_back(std::move(picture.prepared));
+        progress.clear();
         const Tensor maps = segmenter.importance(prepared);
         for (std::size_t row = 0; row < batch.size(); ++row) {
           const Image& photograph = batch[row].photograph;
@@ -119,6 +120,7 @@ int run_segment(Console& console, const Options& options) {
         progress.update(items);
         return !interrupted();
       });
+  progress.clear();
   if (console.options().json) console.print_json(rows);
   const int code = report_failures(console, failures, inputs.size());
   if (complete) return code;
