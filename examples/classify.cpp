@@ -17,8 +17,7 @@ int main(int argc, char** argv) try {
   const vitrine::ImageClassifier classifier(options);
   const vitrine::Image picture = vitrine::read_image(argv[1]);
   const auto answers = classifier.classify({&picture, 1}, 3);  // a list a picture, best first
-  for (const vitrine::Classification& c : answers.front())
-    std::printf("%5.1f%%  %s\n", 100 * c.score, c.label.c_str());
+  for (const vitrine::Classification& c : answers.front()) std::printf("%5.1f%%  %s\n", 100 * c.score, c.label.c_str());
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());
   return 1;
