@@ -1,6 +1,8 @@
 // Every kernel of every instruction set against the scalar one: all lengths from 0 to past twice the widest vector and
 // past an unrolled step, at several misalignments. Buffers end where the data ends, so that the address sanitizer sees
 // a read too far, and what lies behind a result must stay as it was.
+#include <algorithm>
+#include <cstddef>
 #include <functional>
 
 #include <vitrine/layers/cpu/copy.h>
@@ -27,7 +29,7 @@ class Row {
         shift_(shift),
         bytes_(static_cast<std::size_t>(size + shift + behind) * step_) {
     const Tensor t = random({std::max<std::int64_t>(size, 1)}, dtype, seed, 2.0f);
-    std::memset(bytes_.data(), 0x5a, bytes_.size());
+    std::fill(bytes_.begin(), bytes_.end(), decltype(bytes_)::value_type{0x5a});
     if (size > 0) std::memcpy(data(), t.raw(), static_cast<std::size_t>(size) * step_);
   }
   void* data() { return bytes_.data() + static_cast<std::size_t>(shift_) * step_; }
