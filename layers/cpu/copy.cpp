@@ -67,6 +67,7 @@ void put(T* to, std::int64_t x) {
 
 template <typename From, typename To>
 void convert(const void* from, void* to, i64 rows, i64 columns, i64 from_row, i64 to_row) {
+  if (columns == 0) return;  // then the pointers may be null, which memcpy does not take
   for (i64 r = 0; r < rows; ++r) {
     const From* a = at<From>(from, r * from_row);
     To* b = at<To>(to, r * to_row);
