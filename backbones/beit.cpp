@@ -269,8 +269,7 @@ std::unique_ptr<Backbone> build_beit(const Variant& variant, const Weights& w, c
   constexpr Pooling kPoolings[] = {Pooling::none, Pooling::avg, Pooling::token};
   c.global_pool = kPoolings[parse_choice(c.name, "global_pool", global_pool, {"", "avg", "token"})];
   c.norm = parse_norm(c.name, "norm_layer", norm_layer, norm_eps);
-  c.interpolation =
-      static_cast<TableInterpolation>(parse_choice(c.name, "pos_embed_interpolation", interpolation, {"timm", "transformers"}));
+  c.interpolation = parse_interpolation(c.name, interpolation);
   return std::make_unique<Beit>(w, std::move(c));
 }
 

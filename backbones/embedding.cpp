@@ -101,4 +101,8 @@ std::pair<Tensor, Positions> Embedding::operator()(const Tensor& images, DType d
   return {std::move(tokens), std::move(positions)};
 }
 
+TableInterpolation parse_interpolation(std::string_view model, std::string_view name) {
+  return static_cast<TableInterpolation>(parse_choice(model, "pos_embed_interpolation", name, {"timm", "transformers"}));
+}
+
 }  // namespace vitrine::detail

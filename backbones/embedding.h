@@ -48,6 +48,7 @@ class SizeCache {
 // How a position table made for one grid serves another: timm's bicubic with antialiasing (first to the grid of
 // img_size, from there to the image's), or the plain bicubic of transformers, from the stored table.
 enum class TableInterpolation : std::uint8_t { timm, transformers };
+TableInterpolation parse_interpolation(std::string_view model, std::string_view name);  // pos_embed_interpolation; throws Error
 
 struct EmbeddingConfig {
   std::array<std::int64_t, 2> img_size{224, 224}, patch_size{16, 16};

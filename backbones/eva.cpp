@@ -233,8 +233,7 @@ std::unique_ptr<Backbone> build_eva(const Variant& variant, const Weights& w, co
   c.global_pool = parse_pooling(c.name, global_pool);
   c.norm = parse_norm(c.name, "norm_layer", norm_layer, norm_eps);
   c.attn_rope = parse_choice(c.name, "attn_type", attn_type, {"eva", "rope"}) == 1;
-  c.interpolation =
-      static_cast<TableInterpolation>(parse_choice(c.name, "pos_embed_interpolation", interpolation, {"timm", "transformers"}));
+  c.interpolation = parse_interpolation(c.name, interpolation);
   rotary.type = static_cast<RotaryType>(parse_choice(c.name, "rope_type", rope_type, {"cat", "mixed", "dinov3", "mrope"}));
   rotary.xy = parse_choice(c.name, "rope_grid_indexing", indexing, {"ij", "xy"}) == 1;
   require(sections.empty() || sections.size() == 3, c.name, "rope_mrope_section has three numbers");

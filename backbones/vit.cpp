@@ -387,8 +387,7 @@ std::unique_ptr<Backbone> build_vit(const Variant& variant, const Weights& w, co
                    {"Block", "ResPostBlock", "ParallelScalingBlock", "ParallelThingsBlock", "DiffParallelScalingBlock"}));
   c.mlp = static_cast<MlpKind>(parse_choice(c.name, "mlp_layer", mlp_layer, {"Mlp", "GluMlp", "SwiGLUPacked", "SwiGLU"}));
   c.diff_attention = parse_choice(c.name, "attn_layer", attn_layer, {"", "attn", "diff"}) == 2;
-  c.interpolation =
-      static_cast<TableInterpolation>(parse_choice(c.name, "pos_embed_interpolation", interpolation, {"timm", "transformers"}));
+  c.interpolation = parse_interpolation(c.name, interpolation);
   return std::make_unique<Vit>(w, std::move(c));
 }
 
