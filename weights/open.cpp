@@ -48,6 +48,8 @@ json parse_index(const std::string& path) {
     return json::parse(text, text + file.bytes().size(), watch);
   } catch (const json::parse_error& e) {
     throw Error(fmt::format("{}: not valid JSON at byte {}", path, e.byte));
+  } catch (const json::out_of_range&) {  // the parser's word for 1e999
+    throw Error(fmt::format("{}: not an index of shards: it has a number beyond the range of doubles", path));
   }
 }
 

@@ -242,6 +242,7 @@ TEST_CASE("an index that lies or leads elsewhere is refused") {
       {R"({"weight_map":)", "not valid JSON at byte"},
       {"", "not valid JSON at byte"},
       {"{\"weight_map\":{\"\xff\":\"part.safetensors\"}}", "not valid JSON at byte"},
+      {R"({"metadata":{"total_size":9e4967296}})", "a number beyond the range of doubles"},
       {R"({"metadata":)" + std::string(100000, '['), "nested deeper"},
   };
   for (const auto& [text, expected] : rows) {
