@@ -1,70 +1,20 @@
-// Reference cases of attention operators: one row of kRunners an operator.
+// Reference cases of attention operators: a table of runners a family, verify_FAMILY.cpp; here those of global and
+// neighborhood attention.
 #include <algorithm>
-#include <map>
-#include <memory>
-#include <optional>
-#include <utility>
+#include <cmath>
+#include <span>
 
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/layers/error.h>
-#include <vitrine/layers/weights.h>
+#include <vitrine/pipelines/detail/attention_case.h>
 #include <vitrine/pipelines/detail/verify.h>
 #include <vitrine/weights/sources.h>
 
 namespace vitrine::detail {
 namespace {
-
-class AttentionCase {
- public:
-  AttentionCase(const Json& entry, DType dtype)
-      : dtype(dtype),
-        attributes(entry.at("attributes")),
-        weights(synthetic_weights(entries_of(entry.at("parameters"))), WeightsOptions{.dtype = dtype, .device = {}}) {
-    for (const auto& [argument, input] : entry.at("inputs").items())
-      inputs_.emplace(argument, synthetic_tensor(input.at("name").get<std::string>(), shape_of(input.at("shape"))));
-  }
-
-  // An input in f32; undefined where an optional one is not given.
-  Tensor input(const std::string& argument, bool optional = false) const {
-    const auto it = inputs_.find(argument);
-    if (it != inputs_.end()) return it->second;
-    if (!optional) throw Error(fmt::format("the case has no input '{}'", argument));
-    return {};
-  }
-  // In the type to compute in.
-  Tensor tensor(const std::string& argument, bool optional = false) const {
-    const Tensor t = input(argument, optional);
-    return t.defined() ? t.to(dtype) : t;
-  }
-
-  bool given(const char* attribute) const { return attributes.contains(attribute) && !attributes[attribute].is_null(); }
-  template <typename T>
-  T value(const char* attribute, T otherwise) const {
-    return given(attribute) ? attributes[attribute].get<T>() : otherwise;
-  }
-  std::optional<float> scale() const { return given("scale") ? std::optional(attributes["scale"].get<float>()) : std::nullopt; }
-
-  // One value for all of `axes`, or a list of one an axis, slowest first.
-  template <typename T, std::size_t kAxes>
-  void per_axis(const char* attribute, int axes, std::array<T, kAxes>& values) const {
-    if (!given(attribute)) return;
-    const Json& given = attributes[attribute];
-    if (given.is_array() && given.size() != static_cast<std::size_t>(axes))
-      throw Error(fmt::format("{} is {}, expected {} values", attribute, given.dump(), axes));
-    for (std::size_t i = 0; i < static_cast<std::size_t>(axes); ++i)
-      values[i] = (given.is_array() ? given[i] : given).template get<T>();
-  }
-
-  DType dtype;
-  Json attributes;
-  Weights weights;
-
- private:
-  std::map<std::string, Tensor> inputs_;
-};
 
 Tensor run_attention(const AttentionCase& c) {
   check_members(c.attributes, {"scale", "is_causal", "mask_threshold"}, "attribute");
@@ -111,20 +61,28 @@ Tensor run_neighborhood_attention_layer(const AttentionCase& c) {
   return NeighborhoodAttention(c.weights, config)(x);
 }
 
-using AttentionRunner = Tensor (*)(const AttentionCase&);
-constexpr std::pair<std::string_view, AttentionRunner> kRunners[] = {
+constexpr AttentionRunner kRunners[] = {
     {"attention", run_attention},
     {"neighborhood_attention", run_neighborhood_attention},
     {"neighborhood_attention_layer", run_neighborhood_attention_layer},
 };
 
+// Operators by the file that runs them.
+const std::span<const AttentionRunner> kTables[] = {kRunners};
+
+const AttentionRunner& runner_of(std::string_view kind) {
+  for (const auto& runners : kTables)
+    for (const AttentionRunner& runner : runners)
+      if (runner.first == kind) return runner;
+  throw Error(fmt::format("unknown kind '{}'", kind));
+}
+
 }  // namespace
 
 void run_attention_case(const Json& entry, const CaseContext& context, VerifyRow& row) {
-  const auto runner = std::find_if(std::begin(kRunners), std::end(kRunners), [&](const auto& r) { return r.first == row.kind; });
-  if (runner == std::end(kRunners)) throw Error(fmt::format("unknown kind '{}'", row.kind));
+  const AttentionRunner& runner = runner_of(row.kind);
   const AttentionCase c(entry, context.dtype);
-  const Tensor output = runner->second(c);
+  const Tensor output = runner.second(c);
   c.weights.check(row.kind);
 
   const Json& expected = entry.at("output");
@@ -133,7 +91,7 @@ void run_attention_case(const Json& entry, const CaseContext& context, VerifyRow
       open_safetensors(path_in(context, expected.at("file")))->load(expected.at("key").get<std::string>(), shape);
   if (!(output.shape() == shape))
     throw Error(fmt::format("output is {}, expected {}", output.shape().to_string(), shape.to_string()));
-  if (context.dtype != DType::f32) return judge(output, stored, {"output", "rel_l2", LooseBounds::kLogits}, row);
+  if (context.dtype != DType::f32) return judge(output, stored, {"output", "rel_l2", LooseBounds::kAttention}, row);
   const Tensor f32 = stored.contiguous().to(DType::f32);
   float largest = 0;
   for (std::int64_t i = 0; i < f32.numel(); ++i) largest = std::max(largest, std::abs(f32.data<float>()[i]));

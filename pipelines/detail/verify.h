@@ -38,7 +38,7 @@ void judge(const Tensor& output, const Tensor& stored, const Judgement& judgemen
 
 // The bound in a 16-bit type, where rounding differs by machine and only the relative L2 distance says something.
 struct LooseBounds {
-  static constexpr double kLogits = 0.02, kFeatures = 0.05;
+  static constexpr double kAttention = 0.01, kLogits = 0.02, kFeatures = 0.05;
 };
 
 std::string path_in(const CaseContext& context, const Json& file);
