@@ -1,17 +1,15 @@
-// What all oneDNN layers share: the engine, the thread count, activations as post-ops, a bounded cache of primitives.
+// What all oneDNN layers share: the engine, the thread count, activations as post-ops.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <list>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <utility>
 
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include <vitrine/layers/cpu/recent_cache.h>
 #include <vitrine/layers/dtype.h>
 #include <vitrine/layers/ops.h>
 
@@ -55,34 +53,5 @@ class DnnlBuffer {
 };
 // `data`, laid out as `from`, in the layout of `to`.
 DnnlBuffer reordered(const void* data, const dnnl::memory::desc& from, const dnnl::memory::desc& to);
-
-// The last few values made, by key. A layer sees few shapes; one that sees many must not grow without bound.
-template <typename Key, typename Value>
-class RecentCache {
- public:
-  template <typename Make>
-  std::shared_ptr<const Value> get(const Key& key, const Make& make) {
-    {
-      std::lock_guard lock(mutex_);
-      for (auto i = entries_.begin(); i != entries_.end(); ++i) {
-        if (i->first == key) {
-          entries_.splice(entries_.begin(), entries_, i);
-          return entries_.front().second;
-        }
-      }
-    }
-    // Made outside the lock: two threads may make the same value, which is harmless.
-    auto value = std::make_shared<const Value>(make());
-    std::lock_guard lock(mutex_);
-    entries_.emplace_front(key, value);
-    if (entries_.size() > kMost) entries_.pop_back();
-    return value;
-  }
-
- private:
-  static constexpr std::size_t kMost = 16;
-  std::mutex mutex_;
-  std::list<std::pair<Key, std::shared_ptr<const Value>>> entries_;
-};
 
 }  // namespace vitrine::cpu
