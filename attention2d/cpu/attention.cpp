@@ -118,12 +118,12 @@ void multiply_panels(int rows, i64 k, const float* a, const float* b, i64 panel_
 }
 
 struct Layout {
-  i64 key_words, value_words;                         // of the reductions: channels of Q and K; keys of P and V
-  i64 key_panel, value_panel;                         // words of a panel
-  i64 blocks, block;                                  // of keys
-  i64 tiles, groups;                                  // tiles of queries a head, groups a tile
-  i64 o_step;                                         // floats between rows of O
-  i64 k_at, v_at, q_at, s_at, o_at, state_at, words;  // where things are in the workspace, and its size
+  i64 key_words, value_words;                                  // of the reductions: channels of Q and K; keys of P and V
+  i64 key_panel, value_panel;                                  // words of a panel
+  i64 blocks, block;                                           // of keys
+  i64 tiles, groups;                                           // tiles of queries a head, groups a tile
+  i64 o_step;                                                  // floats between rows of O
+  i64 k_at, v_at, q_at, s_at, o_at, state_at, norm_at, words;  // where things are in the workspace, and its size
 };
 
 Layout layout_of(const FlashProblem& p, int per_word) {
@@ -148,24 +148,83 @@ Layout layout_of(const FlashProblem& p, int per_word) {
   l.q_at = place(l.groups * kRows * kStep);
   l.s_at = place(kRows * kStep);
   l.o_at = place(l.groups * kRows * l.o_step);
-  l.state_at = place(2 * l.groups * kRows);
+  l.state_at = place(3 * l.groups * kRows);
+  l.norm_at = place(p.is_cosine ? p.keys : 0);
   return l;
 }
 
+// What items of one head of a group share.
+struct Part {
+  i64 image, group, head, key_head;
+};
+
+Part part_of(const FlashProblem& p, i64 part) {
+  const i64 head = part % p.heads;
+  return {part / p.heads / p.groups, part / p.heads % p.groups, head, head / (p.heads / p.key_heads)};
+}
+
+// The tokens of a part.
 template <typename T>
-const T* row_at(const TokenView& view, i64 image, i64 head, i64 token) {
-  return static_cast<const T*>(view.data) + view.image_offset[image] + head * view.head + token / view.columns * view.row +
-         token % view.columns * view.column;
+struct Rows {
+  const T* base;
+  const TokenView* view;
+  const std::int32_t* index;
+  const T* padding;
+
+  const T* operator[](i64 n) const {
+    if (!index) return base + n / view->columns * view->row + n % view->columns * view->column;
+    return index[n] < 0 ? padding : base + index[n] * view->column;
+  }
+};
+
+template <typename T>
+Rows<T> rows_of(const TokenView& view, i64 image, i64 head, const std::int32_t* index, const void* padding = nullptr,
+                i64 padding_head = 0) {
+  const T* pad = padding ? static_cast<const T*>(padding) + head * padding_head : nullptr;
+  return {static_cast<const T*>(view.data) + view.image_offset[image] + head * view.head, &view, index, pad};
+}
+
+const std::int32_t* query_index(const FlashProblem& p, const Part& part) {
+  return p.query_index ? p.query_index + part.image * p.query_index_image + part.group * p.queries : nullptr;
+}
+const std::int32_t* key_index(const FlashProblem& p, const Part& part) {
+  return p.key_index ? p.key_index + part.image * p.key_index_image + part.group * p.keys : nullptr;
+}
+
+template <typename T>
+Rows<T> query_rows(const FlashProblem& p, const Part& part) {
+  return rows_of<T>(p.q, part.image, part.head, query_index(p, part));
+}
+template <typename T>
+Rows<T> key_rows(const FlashProblem& p, const Part& part) {
+  return rows_of<T>(p.k, part.image, part.key_head, key_index(p, part), p.pad_key, p.pad_key_head);
+}
+template <typename T>
+Rows<T> value_rows(const FlashProblem& p, const Part& part) {
+  return rows_of<T>(p.v, part.image, part.key_head, key_index(p, part), p.pad_value, p.pad_value_head);
+}
+
+// 1 / max(|row|, 1e-12)
+template <typename T>
+float inverse_norm(const T* row, i64 dim) {
+  Vf sum = zero();
+  for (i64 d = 0; d < dim; d += kLanes) {
+    const Vf x = load_part(row + d, lanes_left(dim, d));
+    sum = fma(x, x, sum);
+  }
+  const float norm = __builtin_sqrtf(reduce_add(sum));
+  return 1.0f / (norm > 1e-12f ? norm : 1e-12f);
 }
 
 template <typename Path>
-void pack_keys(const FlashProblem& p, const Layout& l, i64 image, i64 head, float* to) {
+void pack_keys(const FlashProblem& p, const Layout& l, const Part& part, float* to) {
   using T = typename Path::Element;
+  const Rows<T> keys = key_rows<T>(p, part);
   for (i64 j = 0; j < p.keys; j += kPanel, to += l.key_panel)
     for (i64 half = 0; half < kPanel && j + half < p.keys; half += kLanes) {
       // lanes past the last key repeat it: their logits are never looked at
       const T* row[kLanes];
-      for (int r = 0; r < kLanes; ++r) row[r] = row_at<T>(p.k, image, head, min_of(j + half + r, p.keys - 1));
+      for (int r = 0; r < kLanes; ++r) row[r] = keys[min_of(j + half + r, p.keys - 1)];
       i64 done = 0;
       if constexpr (sizeof(T) * Path::kPerWord == sizeof(float)) {
         const float* words[kLanes];
@@ -180,12 +239,13 @@ void pack_keys(const FlashProblem& p, const Layout& l, i64 image, i64 head, floa
 }
 
 template <typename Path>
-void pack_values(const FlashProblem& p, const Layout& l, i64 image, i64 head, float* to) {
+void pack_values(const FlashProblem& p, const Layout& l, const Part& part, float* to) {
   using T = typename Path::Element;
+  const Rows<T> values = value_rows<T>(p, part);
   for (i64 word = 0; word < l.value_words; ++word) {
     const i64 key = word * Path::kPerWord;
-    const T* row = row_at<T>(p.v, image, head, key);
-    const T* next = key + 1 < p.keys ? row_at<T>(p.v, image, head, key + 1) : nullptr;
+    const T* row = values[key];
+    const T* next = key + 1 < p.keys ? values[key + 1] : nullptr;
     float* panel = to + word * kPanel;
     for (i64 d = 0; d < p.value_dim; d += kPanel, panel += l.value_panel) {
       store(panel, Path::load_value_words(row + d, next ? next + d : nullptr, lanes_left(p.value_dim, d)));
@@ -196,22 +256,27 @@ void pack_values(const FlashProblem& p, const Layout& l, i64 image, i64 head, fl
   }
 }
 
+// The running softmax of one query.
+struct RowState {
+  float largest, sum;  // of the logits so far; of 2^(logit - largest)
+  float scale;         // of its logits
+};
+
 template <typename Path>
-void pack_queries(const FlashProblem& p, const Layout& l, i64 image, i64 head, i64 first, i64 count, float* to) {
+void pack_queries(const FlashProblem& p, const Layout& l, const Part& part, const i64* query, i64 count, float* to,
+                  RowState* state) {
   using T = typename Path::Element;
+  const Rows<T> queries = query_rows<T>(p, part);
+  const float scale = p.head_scale ? p.scale * p.head_scale[part.head] : p.scale;
   for (i64 i = 0; i < count; ++i, to += kStep) {
-    const T* row = row_at<T>(p.q, image, head, first + i);
+    const T* row = queries[query[i]];
     for (i64 word = 0; word < l.key_words; word += kLanes) {
       const i64 at = word * Path::kPerWord;
       store(to + word, Path::load_words(row + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord))));
     }
+    state[i] = {kMinusInfinity, 0.0f, p.is_cosine ? scale * inverse_norm(row, p.dim) : scale};
   }
 }
-
-// The running softmax of one query.
-struct RowState {
-  float largest, sum;  // of the logits so far; of 2^(logit - largest)
-};
 
 // Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives the factor that
 // sums over earlier blocks take.
@@ -253,28 +318,49 @@ float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
     store(lanes, exp2_negative<5>(set1(change)));
     factor = lanes[0];
   }
-  state = {largest, state.sum * factor + reduce_add(add(sum[0], sum[1]))};
+  state.largest = largest;
+  state.sum = state.sum * factor + reduce_add(add(sum[0], sum[1]));
   return factor;
 }
 
+// s[i] += row[(first + i) / columns] + column[(first + i) % columns]
+void add_axes(const float* row, const float* column, i64 columns, i64 first, i64 count, float* s) {
+  for (i64 i = 0; i < count;) {
+    const i64 r = (first + i) / columns, c = (first + i) % columns, n = min_of(columns - c, count - i);
+    for (i64 j = 0; j < n; ++j) s[i + j] += row[r] + column[c + j];
+    i += n;
+  }
+}
+
 // Scale, bias and mask of one row, where the logits need more than a factor.
-void prepare_row(const FlashProblem& p, i64 image, i64 head, i64 query, i64 first_key, i64 count, float* s) {
-  for (i64 j = 0; j < count; ++j) s[j] *= p.scale;
+void prepare_row(const FlashProblem& p, const Part& part, i64 query, float scale, const float* key_scale, i64 first_key,
+                 i64 count, float* s) {
+  if (p.is_cosine)
+    for (i64 j = 0; j < count; ++j) s[j] *= key_scale[first_key + j];
   if (p.bias) {
-    const float* bias = p.bias + image * p.bias_image + head * p.bias_head + query * p.bias_row + first_key;
-    for (i64 j = 0; j < count; ++j) s[j] += bias[j];
+    const i64 table = p.pattern ? p.pattern[part.group] * p.bias_pattern : 0;
+    const float* bias = p.bias + table + part.image * p.bias_image + part.head * p.bias_head + query * p.bias_row + first_key;
+    for (i64 j = 0; j < count; ++j) s[j] = s[j] * scale + bias[j];
+  } else {
+    for (i64 j = 0; j < count; ++j) s[j] *= scale;
+  }
+  if (p.row_bias.data) {
+    const i64 token = p.query_index ? query_index(p, part)[query] : query;
+    const auto at = [&](const AxisBias& b) { return b.data + part.image * b.image + token * b.token + part.head * b.head; };
+    add_axes(at(p.row_bias), at(p.column_bias), p.columns, first_key, count, s);
   }
   if (p.mask) {
-    const std::uint8_t* mask = p.mask + image * p.mask_image + head * p.mask_head + query * p.mask_row + first_key;
+    const std::uint8_t* mask = p.mask + part.image * p.mask_image + part.head * p.mask_head + query * p.mask_row + first_key;
     for (i64 j = 0; j < count; ++j) s[j] = mask[j] ? s[j] : kMinusInfinity;
   }
 }
 
 template <typename T>
-void write_rows(const FlashProblem& p, i64 image, i64 head, i64 first, i64 count, const float* o, i64 o_step,
+void write_rows(const FlashProblem& p, const Part& part, const i64* query, i64 count, const float* o, i64 o_step,
                 const RowState* state) {
+  const Rows<T> out = rows_of<T>(p.out, part.image, part.head, query_index(p, part));
   for (i64 i = 0; i < count; ++i, o += o_step) {
-    T* to = const_cast<T*>(row_at<T>(p.out, image, head, first + i));
+    T* to = const_cast<T*>(out[query[i]]);
     const Vf factor = set1(state[i].sum == 0.0f ? 0.0f : 1.0f / state[i].sum);
     i64 d = 0;
     for (; d + kLanes <= p.value_dim; d += kLanes) store(to + d, mul(load(o + d), factor));
@@ -284,20 +370,20 @@ void write_rows(const FlashProblem& p, i64 image, i64 head, i64 first, i64 count
 
 // Block of keys x group of queries: logits, weights, and their share of O.
 template <typename Path>
-void attend_group(const FlashProblem& p, const Layout& l, i64 image, i64 head, i64 query, int rows, i64 first_key, i64 block_keys,
-                  const float* q, float* o, RowState* state, float* workspace) {
-  const i64 keys = p.is_causal ? min_of(block_keys, query + rows - first_key) : block_keys;
+void attend_group(const FlashProblem& p, const Layout& l, const Part& part, const i64* query, int rows, i64 first_key,
+                  i64 block_keys, const float* q, float* o, RowState* state, float* workspace) {
+  const i64 keys = p.is_causal ? min_of(block_keys, query[rows - 1] + 1 - first_key) : block_keys;
   if (keys <= 0) return;
   float* s = workspace + l.s_at;
   multiply_panels<Path, kRows>(rows, l.key_words, q, workspace + l.k_at + first_key / kPanel * l.key_panel, l.key_panel, s, kStep,
                                keys, false);
-  const bool plain = !p.bias && !p.mask && p.scale > 0;
+  const bool plain = !p.bias && !p.mask && !p.row_bias.data && !p.is_cosine && state[0].scale > 0;
   const i64 weight_words = ceil_div(keys, Path::kPerWord);
   for (int r = 0; r < rows; ++r) {
-    const i64 count = p.is_causal ? min_of(keys, query + r + 1 - first_key) : keys;
-    if (!plain) prepare_row(p, image, head, query + r, first_key, count, s + r * kStep);
+    const i64 count = p.is_causal ? min_of(keys, query[r] + 1 - first_key) : keys;
+    if (!plain) prepare_row(p, part, query[r], state[r].scale, workspace + l.norm_at, first_key, count, s + r * kStep);
     const float factor = row_softmax<Path>(s + r * kStep, count < 0 ? 0 : count, weight_words * Path::kPerWord,
-                                           plain ? p.scale * kLog2e : kLog2e, state[r]);
+                                           plain ? state[r].scale * kLog2e : kLog2e, state[r]);
     if (first_key > 0 && factor != 1.0f)
       for (i64 d = 0; d < p.value_dim; d += kLanes) store(o + r * l.o_step + d, mul(load(o + r * l.o_step + d), set1(factor)));
   }
@@ -309,44 +395,67 @@ void attend_group(const FlashProblem& p, const Layout& l, i64 image, i64 head, i
 // values: rows of a fused projection lie too far apart for the processor to see where they go (12 heads of 197 x 64: 5%).
 template <typename T>
 void prefetch_next(const FlashProblem& p, const Layout& l, i64 item) {
-  const i64 image = item / l.tiles / p.heads, head = item / l.tiles % p.heads, tile = item % l.tiles;
-  if (tile > 0 && !p.is_causal)
-    for (i64 i = p.queries * tile / l.tiles; i < p.queries * (tile + 1) / l.tiles; ++i)
-      prefetch(row_at<T>(p.q, image, head, i), p.dim);
-  const i64 group = p.heads / p.key_heads, next = image * p.key_heads + head / group + 1;
-  if (next >= p.images * p.key_heads || head % group != group - 1) return;
-  for (i64 i = p.keys * tile / l.tiles; i < p.keys * (tile + 1) / l.tiles; ++i) {
-    prefetch(row_at<T>(p.k, next / p.key_heads, next % p.key_heads, i), p.dim);
-    prefetch(row_at<T>(p.v, next / p.key_heads, next % p.key_heads, i), p.value_dim);
+  const i64 tile = item % l.tiles;
+  const Part part = part_of(p, item / l.tiles);
+  if (tile > 0 && !p.is_causal) {
+    const Rows<T> queries = query_rows<T>(p, part);
+    for (i64 i = p.queries * tile / l.tiles; i < p.queries * (tile + 1) / l.tiles; ++i) prefetch(queries[i], p.dim);
   }
+  const i64 next = item / l.tiles + 1, parts = p.images * p.groups * p.heads;
+  if (next >= parts) return;
+  const Part other = part_of(p, next);
+  if (other.key_head == part.key_head && next % p.heads != 0) return;
+  const Rows<T> keys = key_rows<T>(p, other), values = value_rows<T>(p, other);
+  for (i64 i = p.keys * tile / l.tiles; i < p.keys * (tile + 1) / l.tiles; ++i) {
+    prefetch(keys[i], p.dim);
+    prefetch(values[i], p.value_dim);
+  }
+}
+
+template <typename Path>
+void pack_part(const FlashProblem& p, const Layout& l, const Part& part, float* workspace) {
+  using T = typename Path::Element;
+  pack_keys<Path>(p, l, part, workspace + l.k_at);
+  pack_values<Path>(p, l, part, workspace + l.v_at);
+  if (!p.is_cosine) return;
+  const Rows<T> keys = key_rows<T>(p, part);
+  for (i64 j = 0; j < p.keys; ++j) workspace[l.norm_at + j] = inverse_norm(keys[j], p.dim);
+}
+
+// Those of the queries first .. last - 1 of a part that are to be computed.
+i64 present_queries(const FlashProblem& p, const Part& part, i64 first, i64 last, i64* query) {
+  const std::int32_t* index = query_index(p, part);
+  i64 count = 0;
+  for (i64 i = first; i < last; ++i)
+    if (!index || index[i] >= 0) query[count++] = i;
+  return count;
 }
 
 template <typename Path>
 void run_path(const FlashProblem& p, i64 begin, i64 end, float* workspace) {
   const Layout l = layout_of(p, Path::kPerWord);
   RowState* state = reinterpret_cast<RowState*>(workspace + l.state_at);
-  i64 packed = -1;  // image and key head whose K and V are in the workspace
+  i64 query[kGroups * kRows];
+  i64 packed = -1;  // image, group and key head whose K and V are in the workspace
   for (i64 item = begin; item < end; ++item) {
-    const i64 image = item / l.tiles / p.heads, head = item / l.tiles % p.heads, key_head = head / (p.heads / p.key_heads);
-    if (packed != image * p.key_heads + key_head) {
-      packed = image * p.key_heads + key_head;
-      pack_keys<Path>(p, l, image, key_head, workspace + l.k_at);
-      pack_values<Path>(p, l, image, key_head, workspace + l.v_at);
-    }
+    const Part part = part_of(p, item / l.tiles);
     // Causal tiles cost more the later they are: from both ends in turn, so that ranges of items cost the same.
     const i64 turn = item % l.tiles, tile = !p.is_causal ? turn : turn % 2 == 0 ? turn / 2 : l.tiles - 1 - turn / 2;
-    const i64 first = p.queries * tile / l.tiles, count = p.queries * (tile + 1) / l.tiles - first;
-    pack_queries<Path>(p, l, image, head, first, count, workspace + l.q_at);
+    const i64 count = present_queries(p, part, p.queries * tile / l.tiles, p.queries * (tile + 1) / l.tiles, query);
+    if (count == 0) continue;
+    const i64 wanted = (part.image * p.groups + part.group) * p.key_heads + part.key_head;
+    if (packed != wanted) pack_part<Path>(p, l, part, workspace);
+    packed = wanted;
+    pack_queries<Path>(p, l, part, query, count, workspace + l.q_at, state);
     if (item + 1 < end) prefetch_next<typename Path::Element>(p, l, item + 1);
-    for (i64 i = 0; i < count; ++i) state[i] = {kMinusInfinity, 0.0f};
     const i64 groups = ceil_div(count, kRows);
     for (i64 key = 0; key < p.keys; key += l.block)
       for (i64 g = 0; g < groups; ++g) {
         const i64 at = count * g / groups, rows = count * (g + 1) / groups - at;
-        attend_group<Path>(p, l, image, head, first + at, static_cast<int>(rows), key, min_of(l.block, p.keys - key),
+        attend_group<Path>(p, l, part, query + at, static_cast<int>(rows), key, min_of(l.block, p.keys - key),
                            workspace + l.q_at + at * kStep, workspace + l.o_at + at * l.o_step, state + at, workspace);
       }
-    write_rows<typename Path::Element>(p, image, head, first, count, workspace + l.o_at, l.o_step, state);
+    write_rows<typename Path::Element>(p, part, query, count, workspace + l.o_at, l.o_step, state);
   }
 }
 
@@ -357,7 +466,7 @@ int elements_per_word([[maybe_unused]] const FlashProblem& p) {
   return 1;
 }
 
-i64 items(const FlashProblem& p) { return p.images * p.heads * layout_of(p, elements_per_word(p)).tiles; }
+i64 items(const FlashProblem& p) { return p.images * p.groups * p.heads * layout_of(p, elements_per_word(p)).tiles; }
 
 i64 workspace_bytes(const FlashProblem& p) { return layout_of(p, elements_per_word(p)).words * static_cast<i64>(sizeof(float)); }
 

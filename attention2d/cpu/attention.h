@@ -15,6 +15,12 @@ struct TokenView {
   std::int64_t head = 0, row = 0, column = 0, columns = 1;
 };
 
+// A bias of a query's logits that is a vector: at data + image * .. + token * .. + head * ...
+struct AxisBias {
+  const float* data = nullptr;
+  std::int64_t image = 0, token = 0, head = 0;
+};
+
 struct FlashProblem {
   TokenView q, k, v, out;
   FloatType type = FloatType::f32;  // of all four
@@ -26,11 +32,27 @@ struct FlashProblem {
   std::int64_t bias_image = 0, bias_head = 0, bias_row = 0;
   const std::uint8_t* mask = nullptr;
   std::int64_t mask_image = 0, mask_head = 0, mask_row = 0;
+
+  // Groups: `queries` and `keys` are those of one group, given by lists of token indices, the token axis of the views being
+  // their columns. Without lists there is one group, of all tokens in order.
+  std::int64_t groups = 1;
+  const std::int32_t* query_index = nullptr;  // [images][groups][queries], negative: nothing to compute
+  const std::int32_t* key_index = nullptr;    // [images][groups][keys], negative: the padding key
+  std::int64_t query_index_image = 0, key_index_image = 0;
+  const void *pad_key = nullptr, *pad_value = nullptr;  // rows of dim and value_dim elements a head
+  std::int64_t pad_key_head = 0, pad_value_head = 0;
+  const std::int32_t* pattern = nullptr;  // [groups]: which table of `bias`; null: the first
+  std::int64_t bias_pattern = 0;
+  AxisBias row_bias, column_bias;  // of key r * columns + c: element r of one, c of the other; both or neither
+  std::int64_t columns = 1;
+
+  const float* head_scale = nullptr;  // [heads], a further factor of the logits; may be null
+  bool is_cosine = false;             // logits are of q / max(|q|, 1e-12) and k / max(|k|, 1e-12)
 };
 
 constexpr std::int64_t kFlashMaxDim = 512;
 
-// Work is split into items, (image, head, tile of queries) in this order; any thread may run any range of them and
+// Work is split into items, (image, group, head, tile of queries) in this order; any thread may run any range of them and
 // results do not depend on the split.
 struct FlashKernel {
   std::int64_t (*items)(const FlashProblem&);

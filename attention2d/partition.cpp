@@ -1,0 +1,181 @@
+#include <vitrine/attention2d/partition.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/grouped.h>
+#include <vitrine/layers/cpu/parallel.h>
+
+namespace vitrine {
+
+namespace {
+
+using Size = std::array<std::int64_t, 2>;
+
+void validate_map(const char* op, std::int64_t height, std::int64_t width, const Size& size) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  if (size[0] < 1 || size[1] < 1 || size[0] > kMost / size[1])
+    throw Error(fmt::format("{}: size is {}x{}, expected positive numbers", op, size[0], size[1]));
+  if (height < 1 || width < 1 || height > kMost / width)
+    throw Error(fmt::format("{}: the map is {}x{}, expected 1 to {} tokens", op, height, width, kMost));
+}
+
+// One axis of a map in windows.
+struct WindowAxis {
+  std::int64_t windows, size;
+  std::vector<std::int64_t> source;        // of each position of the padded, rolled axis; -1: padding
+  std::vector<std::int64_t> pattern;       // of each window: a row of `regions`
+  std::vector<std::vector<char>> regions;  // of the positions of a window, numbered from 0
+};
+
+// Where a shift brings both ends of an axis together it is cut: positions from length - size on, and those from
+// length - shift on, are regions apart.
+char band_of(std::int64_t position, std::int64_t length, std::int64_t size, std::int64_t shift) {
+  if (shift == 0 || position >= length - shift) return 2;
+  return position >= length - size ? 1 : 0;
+}
+
+WindowAxis window_axis(std::int64_t length, std::int64_t size, std::int64_t shift, WindowPad pad) {
+  WindowAxis axis{(length + size - 1) / size, size, {}, {}, {}};
+  const std::int64_t padded = axis.windows * size, rolled = pad == WindowPad::pad_then_roll ? padded : length;
+  for (std::int64_t i = 0; i < padded; ++i) {
+    const std::int64_t from = i < rolled ? (i + shift) % rolled : length;
+    axis.source.push_back(from < length ? from : -1);
+  }
+  for (std::int64_t w = 0; w < axis.windows; ++w) {
+    std::vector<char> regions(static_cast<std::size_t>(size));
+    for (std::int64_t i = 0; i < size; ++i)
+      regions[static_cast<std::size_t>(i)] =
+          static_cast<char>(band_of(w * size + i, padded, size, shift) - band_of(w * size, padded, size, shift));
+    const auto found = std::find(axis.regions.begin(), axis.regions.end(), regions);
+    axis.pattern.push_back(found - axis.regions.begin());
+    if (found == axis.regions.end()) axis.regions.push_back(regions);
+  }
+  return axis;
+}
+
+Tensor integers(const Shape& shape) { return Tensor::empty(shape, DType::i32); }
+
+}  // namespace
+
+Partition partition_windows(std::int64_t height, std::int64_t width, const Size& size, const Size& shift, WindowPad pad) {
+  validate_map("partition_windows", height, width, size);
+  if (shift[0] < 0 || shift[1] < 0)
+    throw Error(fmt::format("partition_windows: shift is {}x{}, expected 0 or more", shift[0], shift[1]));
+  const WindowAxis rows = window_axis(height, size[0], shift[0], pad), columns = window_axis(width, size[1], shift[1], pad);
+  const std::int64_t groups = rows.windows * columns.windows, tokens = size[0] * size[1];
+  const auto column_patterns = static_cast<std::int64_t>(columns.regions.size());
+  Partition p{integers({1, groups, tokens}), {}, {}, height % size[0] != 0 || width % size[1] != 0};
+  std::int32_t* token = p.tokens.data<std::int32_t>();
+  for (std::int64_t g = 0; g < groups; ++g)
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      const std::int64_t y = rows.source[g / columns.windows * size[0] + i / size[1]];
+      const std::int64_t x = columns.source[g % columns.windows * size[1] + i % size[1]];
+      *token++ = y < 0 || x < 0 ? -1 : static_cast<std::int32_t>(y * width + x);
+    }
+  if (shift[0] == 0 && shift[1] == 0) return p;
+  p.pattern = integers({groups});
+  for (std::int64_t g = 0; g < groups; ++g)
+    p.pattern.data<std::int32_t>()[g] =
+        static_cast<std::int32_t>(rows.pattern[g / columns.windows] * column_patterns + columns.pattern[g % columns.windows]);
+  p.regions = integers({static_cast<std::int64_t>(rows.regions.size()) * column_patterns, tokens});
+  std::int32_t* region = p.regions.data<std::int32_t>();
+  for (const auto& row : rows.regions)
+    for (const auto& column : columns.regions)
+      for (std::int64_t i = 0; i < tokens; ++i) *region++ = row[i / size[1]] * 3 + column[i % size[1]];
+  return p;
+}
+
+Partition partition_grid(std::int64_t height, std::int64_t width, const Size& size) {
+  validate_map("partition_grid", height, width, size);
+  if (height % size[0] != 0 || width % size[1] != 0)
+    throw Error(fmt::format("partition_grid: the map is {}x{}, expected multiples of {}x{}", height, width, size[0], size[1]));
+  const std::int64_t rows = height / size[0], columns = width / size[1];
+  Partition p{integers({1, rows * columns, size[0] * size[1]}), {}, {}, false};
+  std::int32_t* token = p.tokens.data<std::int32_t>();
+  for (std::int64_t g = 0; g < rows * columns; ++g)
+    for (std::int64_t i = 0; i < size[0] * size[1]; ++i)
+      *token++ = static_cast<std::int32_t>((g / columns + i / size[1] * rows) * width + g % columns + i % size[1] * columns);
+  return p;
+}
+
+Tensor relative_position_bias(const Tensor& table, const Size& size) {
+  const std::int64_t rows = 2 * size[0] - 1, columns = 2 * size[1] - 1, tokens = size[0] * size[1];
+  if (!table.defined() || table.dtype() != DType::f32 || table.rank() != 2 || table.size(0) != rows * columns)
+    throw Error(fmt::format("relative_position_bias: the table is {}, expected f32 [{}, heads]",
+                            table.defined() ? table.shape().to_string() : "undefined", rows * columns));
+  const std::int64_t heads = table.size(1);
+  Tensor bias = Tensor::empty({1, heads, tokens, tokens});
+  cpu::parallel_for(heads * tokens, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t head = row / tokens, q = row % tokens;
+      for (std::int64_t k = 0; k < tokens; ++k) {
+        const std::int64_t y = q / size[1] - k / size[1] + size[0] - 1, x = q % size[1] - k % size[1] + size[1] - 1;
+        bias.data<float>()[row * tokens + k] = table.data<float>()[(y * columns + x) * table.stride(0) + head];
+      }
+    }
+  });
+  return bias;
+}
+
+Tensor shifted_bias(const Tensor& bias, const Tensor& regions) {
+  const std::int64_t patterns = regions.size(0), tokens = regions.size(1), heads = bias.defined() ? bias.size(1) : 1;
+  Tensor shifted = Tensor::empty({patterns, heads, tokens, tokens});
+  cpu::parallel_for(patterns * heads * tokens, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int32_t* region = regions.data<std::int32_t>() + row / (heads * tokens) * tokens;
+      const std::int32_t own = region[row % tokens];
+      const float* from = bias.defined() ? bias.data<float>() + row % (heads * tokens) * tokens : nullptr;
+      float* to = shifted.data<float>() + row * tokens;
+      for (std::int64_t k = 0; k < tokens; ++k) to[k] = (from ? from[k] : 0.0f) + (region[k] == own ? 0.0f : -100.0f);
+    }
+  });
+  return shifted;
+}
+
+PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentionConfig& c, const LinearOptions& proj_options)
+    : config(c) {
+  if (c.head_dim < 1 || c.dim < 1 || c.dim % c.head_dim != 0)
+    throw Error(fmt::format("{}: dim {} is not a multiple of head_dim {}", w.path(), c.dim, c.head_dim));
+  validate_map("partition_attention", c.size[0], c.size[1], c.size);
+  const std::int64_t heads = c.dim / c.head_dim, rows = 2 * c.size[0] - 1, columns = 2 * c.size[1] - 1;
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  const Weights rel_pos = w / "rel_pos";
+  if (c.rel_pos == RelativePosition::table)
+    bias = relative_position_bias(rel_pos.get("relative_position_bias_table", {rows * columns, heads}), c.size);
+  if (c.rel_pos == RelativePosition::table_by_head) {
+    // by key - query: the table read backward
+    const Tensor stored = rel_pos.get("relative_position_bias_table", {heads, rows, columns});
+    Tensor table = Tensor::empty({rows * columns, heads});
+    for (std::int64_t i = 0; i < rows * columns; ++i)
+      for (std::int64_t h = 0; h < heads; ++h)
+        table.data<float>()[(rows * columns - 1 - i) * heads + h] = stored.data<float>()[h * rows * columns + i];
+    bias = relative_position_bias(table, c.size);
+  }
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+}
+
+Tensor PartitionAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
+  if (x.rank() != 4 || x.size(3) != config.dim)
+    throw Error(fmt::format("partition_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  const std::int64_t H = x.size(1), W = x.size(2), heads = config.dim / config.head_dim;
+  if (H % config.size[0] != 0 || W % config.size[1] != 0)
+    throw Error(
+        fmt::format("partition_attention: the map is {}x{}, expected multiples of {}x{}", H, W, config.size[0], config.size[1]));
+  if (x.numel() == 0) return proj(x, {.residual = std::move(residual)});
+  const Partition p =
+      config.partition == PartitionKind::grid ? partition_grid(H, W, config.size) : partition_windows(H, W, config.size);
+  const Tensor tokens = qkv(x).flatten(1, 2);
+  const Tensor parts = config.head_first ? tokens.unflatten(2, {heads, 3, config.head_dim}).transpose(2, 3)
+                                         : tokens.unflatten(2, {3, heads, config.head_dim});
+  const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2),
+                                     {.queries = p.tokens, .keys = p.tokens, .bias = bias});
+  return proj(y.view(x.shape()), {.residual = std::move(residual)});
+}
+
+}  // namespace vitrine

@@ -1,0 +1,69 @@
+// A map [H, W] in groups of tokens that attend among themselves: windows, shifted and padded, and grids.
+//
+// Groups are lists of token indices, row-major, for grouped_attention. Windows: arXiv:2103.14030; blocks and grids of MaxViT:
+// arXiv:2204.01697. Cost of the attention: H W N (D + Dv) multiply-adds a head, N = tokens of a group, so linear in the map.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/linear.h>
+#include <vitrine/layers/tensor.h>
+#include <vitrine/layers/weights.h>
+
+namespace vitrine {
+
+// Which comes first where a shifted map is not a multiple of the window. roll_then_pad: timm; pad_then_roll: Swin's detection
+// and segmentation code, torchvision, transformers.
+enum class WindowPad : std::uint8_t { roll_then_pad, pad_then_roll };
+
+struct Partition {
+  Tensor tokens;   // i32 [1, G, N]; -1: padding
+  Tensor pattern;  // i32 [G]: the row of `regions` that a group has; undefined where there is no shift
+  Tensor regions;  // i32 [P, N]: tokens of a group see each other where they are of one region
+  bool is_padded = false;
+};
+
+// The map is padded at the bottom and right to a multiple of `size`, and rolled up and left by `shift`.
+VITRINE_API Partition partition_windows(std::int64_t height, std::int64_t width, const std::array<std::int64_t, 2>& size,
+                                        const std::array<std::int64_t, 2>& shift = {0, 0},
+                                        WindowPad pad = WindowPad::roll_then_pad);
+// Group (a, b) has the tokens (a + i height / size, b + j width / size); height and width are multiples of size.
+VITRINE_API Partition partition_grid(std::int64_t height, std::int64_t width, const std::array<std::int64_t, 2>& size);
+
+// table [(2 sh - 1)(2 sw - 1), heads] -> f32 [1, heads, N, N]: of query (yq, xq) and key (yk, xk), row
+// (yq - yk + sh - 1)(2 sw - 1) + xq - xk + sw - 1.
+VITRINE_API Tensor relative_position_bias(const Tensor& table, const std::array<std::int64_t, 2>& size);
+// bias [1, heads, N, N] or undefined -> f32 [P, heads or 1, N, N], -100 added between tokens of different regions.
+VITRINE_API Tensor shifted_bias(const Tensor& bias, const Tensor& regions);
+
+// MaxViT's block or grid attention: qkv, attention in each group with relative position bias, proj.
+enum class PartitionKind : std::uint8_t { block, grid };
+// Of the checkpoints: table_by_head is [heads, 2 sh - 1, 2 sw - 1], by key - query (converted from TensorFlow).
+enum class RelativePosition : std::uint8_t { table, table_by_head, none };
+
+struct PartitionAttentionConfig {
+  std::int64_t dim = 0, head_dim = 32;
+  PartitionKind partition = PartitionKind::block;
+  std::array<std::int64_t, 2> size{7, 7};
+  bool head_first = true;  // qkv's outputs are [heads, (q | k | v), head_dim], else [(q | k | v), heads, head_dim]
+  bool qkv_bias = true;
+  RelativePosition rel_pos = RelativePosition::table;
+};
+
+// x [B, H, W, C] -> the same, H and W multiples of size.
+struct VITRINE_API PartitionAttention {
+  PartitionAttention() = default;
+  // w.qkv, w.rel_pos.relative_position_bias_table, w.proj; `proj_options` may carry a layer scale.
+  PartitionAttention(const Weights& w, const PartitionAttentionConfig& config, const LinearOptions& proj_options = {});
+  Tensor operator()(const Tensor& x, Tensor residual = {}) const;
+
+  PartitionAttentionConfig config;
+  Linear qkv, proj;
+  Tensor bias;  // [1, heads, N, N]
+};
+
+}  // namespace vitrine

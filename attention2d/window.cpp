@@ -1,0 +1,145 @@
+#include <vitrine/attention2d/window.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/grouped.h>
+#include <vitrine/layers/cpu/recent_cache.h>
+
+namespace vitrine {
+
+using Size = std::array<std::int64_t, 2>;
+
+// A map's windows and the bias of their patterns.
+struct MapWindows {
+  Partition partition;
+  Tensor bias;
+};
+
+class WindowCache : public cpu::RecentCache<Size, MapWindows> {};
+
+namespace {
+
+template <typename Config>
+void validate(const Weights& w, const Config& c) {
+  if (c.num_heads < 1 || c.dim < 1 || c.dim % c.num_heads != 0)
+    throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", w.path(), c.dim, c.num_heads));
+  for (std::size_t a = 0; a < 2; ++a) {
+    if (c.window_size[a] < 1 || c.window_size[a] > 4096)
+      throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", w.path(), c.window_size[a]));
+    if (c.shift_size[a] < 0 || c.shift_size[a] > 4096)
+      throw Error(fmt::format("{}: shift_size is {}, expected 0 to 4096", w.path(), c.shift_size[a]));
+  }
+}
+
+// Everything but how logits are made is the same for both.
+template <typename Module>
+Tensor attend(const Module& m, const Tensor& x, Tensor residual, GroupedOptions options) {
+  const auto& c = m.config;
+  if (x.rank() != 4 || x.size(3) != c.dim)
+    throw Error(fmt::format("window_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), c.dim));
+  if (x.numel() == 0) return m.proj(x, {.residual = std::move(residual)});
+  const Size map{x.size(1), x.size(2)};
+  const auto windows = m.cache->get(map, [&] {
+    Partition p = partition_windows(map[0], map[1], c.window_size, c.shift_size, c.pad);
+    Tensor bias = p.regions.defined() ? shifted_bias(m.bias, p.regions) : m.bias;
+    return MapWindows{std::move(p), std::move(bias)};
+  });
+  options.queries = options.keys = windows->partition.tokens;
+  options.pattern = windows->partition.pattern;
+  options.bias = windows->bias;
+  options.pad_key = m.pad_key;
+  options.pad_value = m.pad_value;
+  // three views [B, H W, heads, head_dim] of the fused projection
+  const Tensor parts = m.qkv(x).flatten(1, 2).unflatten(2, {3, c.num_heads, c.dim / c.num_heads});
+  const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2), options);
+  return m.proj(y.view(x.shape()), {.residual = std::move(residual)});
+}
+
+// The continuous position bias: a table like Swin's, [(2 sh - 1)(2 sw - 1), heads].
+Tensor continuous_bias_table(const Weights& w, const WindowAttentionV2Config& c) {
+  const auto stored = (w / "cpb_mlp").shape_of("0.weight");
+  const std::int64_t hidden = stored && stored->rank() == 2 ? (*stored)[0] : 512;
+  const Tensor first = w.get("cpb_mlp.0.weight", {hidden, 2}), first_bias = w.get("cpb_mlp.0.bias", {hidden});
+  const Tensor second = w.get("cpb_mlp.2.weight", {c.num_heads, hidden});
+  std::array<std::vector<double>, 2> offsets;  // sign(r) log2(1 + |r|) / 3 of r = 8 offset / (size - 1)
+  for (std::size_t a = 0; a < 2; ++a) {
+    const std::int64_t of = c.pretrained_window_size[a] > 0 ? c.pretrained_window_size[a] : c.window_size[a];
+    for (std::int64_t i = 1 - c.window_size[a]; i < c.window_size[a]; ++i) {
+      const double r = 8.0 * static_cast<double>(i) / static_cast<double>(std::max<std::int64_t>(of - 1, 1));
+      offsets[a].push_back(std::copysign(std::log2(1 + std::abs(r)) / 3, r));
+    }
+  }
+  const auto rows = static_cast<std::int64_t>(offsets[0].size()), columns = static_cast<std::int64_t>(offsets[1].size());
+  Tensor table = Tensor::empty({rows * columns, c.num_heads});
+  std::vector<double> units(static_cast<std::size_t>(hidden));
+  for (std::int64_t i = 0; i < rows * columns; ++i) {
+    for (std::int64_t u = 0; u < hidden; ++u) {
+      const float* weight = first.data<float>() + 2 * u;
+      const double sum = weight[0] * offsets[0][i / columns] + weight[1] * offsets[1][i % columns] + first_bias.data<float>()[u];
+      units[u] = std::max(sum, 0.0);
+    }
+    for (std::int64_t h = 0; h < c.num_heads; ++h) {
+      double sum = 0;
+      for (std::int64_t u = 0; u < hidden; ++u) sum += second.data<float>()[h * hidden + u] * units[u];
+      table.data<float>()[i * c.num_heads + h] = static_cast<float>(16 / (1 + std::exp(-sum)));
+    }
+  }
+  return table;
+}
+
+}  // namespace
+
+WindowAttention::WindowAttention(const Weights& w, const WindowAttentionConfig& c, const LinearOptions& proj_options)
+    : config(c), cache(std::make_shared<WindowCache>()) {
+  validate(w, c);
+  const std::int64_t head_dim = c.dim / c.num_heads;
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  if (c.qkv_bias) {
+    const Tensor parts = (w / "qkv").get("bias", {3 * c.dim}, w.dtype()).view({3, c.num_heads, head_dim});
+    pad_key = parts.select(0, 1);
+    pad_value = parts.select(0, 2);
+  }
+  if (c.rel_pos_bias) {
+    const std::int64_t offsets = (2 * c.window_size[0] - 1) * (2 * c.window_size[1] - 1);
+    bias = relative_position_bias(w.get("relative_position_bias_table", {offsets, c.num_heads}), c.window_size);
+  }
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+}
+
+Tensor WindowAttention::operator()(const Tensor& x, Tensor residual) const {
+  return attend(*this, x, std::move(residual), {.scale = config.scale});
+}
+
+WindowAttentionV2::WindowAttentionV2(const Weights& w, const WindowAttentionV2Config& c, const LinearOptions& proj_options)
+    : config(c), cache(std::make_shared<WindowCache>()) {
+  validate(w, c);
+  const Tensor weight = w.get("qkv.weight", {3 * c.dim, c.dim});
+  Tensor qkv_bias;  // k has none
+  if (c.qkv_bias) {
+    qkv_bias = Tensor::zeros({3 * c.dim});
+    const Tensor q = w.get("q_bias", {c.dim}), v = w.get("v_bias", {c.dim});
+    std::copy_n(q.data<float>(), c.dim, qkv_bias.data<float>());
+    std::copy_n(v.data<float>(), c.dim, qkv_bias.data<float>() + 2 * c.dim);
+    pad_value = w.get("v_bias", {c.dim}, w.dtype()).view({c.num_heads, c.dim / c.num_heads});
+  }
+  qkv = Linear(weight, qkv_bias, w.dtype(), w.device());
+  w.release("qkv.weight");
+  const Tensor logit_scale = w.get("logit_scale", {c.num_heads, 1, 1});
+  head_scale = Tensor::empty({c.num_heads});
+  for (std::int64_t h = 0; h < c.num_heads; ++h)
+    head_scale.data<float>()[h] =
+        static_cast<float>(std::exp(std::min(static_cast<double>(logit_scale.data<float>()[h]), std::log(100.0))));
+  bias = relative_position_bias(continuous_bias_table(w, c), c.window_size);
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+}
+
+Tensor WindowAttentionV2::operator()(const Tensor& x, Tensor residual) const {
+  return attend(*this, x, std::move(residual), {.scale = 1.0f, .head_scale = head_scale, .is_cosine = true});
+}
+
+}  // namespace vitrine
