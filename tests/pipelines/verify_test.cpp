@@ -77,7 +77,7 @@ TEST_CASE("a case's result has its numbers") {
   CHECK(rows[0].kind == "attention");
   CHECK(rows[0].dtype == "bf16");
   CHECK(rows[0].measure == "rel_l2");
-  CHECK(rows[0].bound == 0.02);
+  CHECK(rows[0].bound == 0.01);
   CHECK(rows[0].rel_l2 > 0.0);
   CHECK(rows[0].max_abs > 0.0);
   CHECK(rows[0].ok);
