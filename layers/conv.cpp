@@ -98,41 +98,55 @@ std::int64_t out_size(const BuiltConv& conv, std::int64_t in, std::int64_t kerne
   return size;
 }
 
-Tensor run(const BuiltConv& conv, const Tensor& input, Epilogue epilogue) {
+// The output's shape for this x, or an Error.
+Shape checked_shape(const BuiltConv& conv, const Tensor& x) {
   const cpu::ConvShape& s = conv.shape;
   const Conv2dOptions& o = s.options;
-  const char* kind = name_of_kind(s.transposed);
-  if (input.rank() != 4 || input.size(3) != s.in || !is_floating_point(input.dtype()))
-    throw Error(fmt::format("{} {}: x is {} {}, expected a floating [B, H, W, {}]", kind, conv.where, name_of(input.dtype()),
-                            input.shape().to_string(), s.in));
-  if (conv.pointwise.defined()) return conv.pointwise(input, std::move(epilogue));
+  if (x.rank() != 4 || x.size(3) != s.in || !is_floating_point(x.dtype()))
+    throw Error(fmt::format("{} {}: x is {} {}, expected a floating [B, H, W, {}]", name_of_kind(s.transposed), conv.where,
+                            name_of(x.dtype()), x.shape().to_string(), s.in));
+  if (conv.pointwise.defined()) return {x.size(0), x.size(1), x.size(2), s.out};
+  return {x.size(0), out_size(conv, x.size(1), s.kernel_h, o.stride_h, o.dilation_h, o.pad_h + o.pad_end_h, o.output_pad_h),
+          out_size(conv, x.size(2), s.kernel_w, o.stride_w, o.dilation_w, o.pad_w + o.pad_end_w, o.output_pad_w), s.out};
+}
 
-  const std::int64_t B = input.size(0), H = input.size(1), W = input.size(2);
-  const std::int64_t out_h = out_size(conv, H, s.kernel_h, o.stride_h, o.dilation_h, o.pad_h + o.pad_end_h, o.output_pad_h);
-  const std::int64_t out_w = out_size(conv, W, s.kernel_w, o.stride_w, o.dilation_w, o.pad_w + o.pad_end_w, o.output_pad_w);
-  const Shape shape{B, out_h, out_w, s.out};
+cpu::MapStrides strides_of(const Tensor& map) { return {map.stride(0), map.stride(1), map.stride(2)}; }
+
+// y = act(conv(x)) + residual, all in the packed type and of the right shapes; `added` null: no residual.
+void run_packed(const BuiltConv& conv, const Tensor& x, Tensor& y, const void* added, const cpu::MapStrides& added_strides,
+                Activation activation) {
+  const cpu::ConvShape& s = conv.shape;
+  Context& context = Context::current();
+  if (y.numel() > 0)
+    conv.packed->run({.x = x.raw(),
+                      .x_strides = strides_of(x),
+                      .batch = x.size(0),
+                      .height = x.size(1),
+                      .width = x.size(2),
+                      .y = y.raw(),
+                      .y_strides = strides_of(y),
+                      .out_height = y.size(1),
+                      .out_width = y.size(2),
+                      .residual = added,
+                      .residual_strides = added_strides,
+                      .activation = activation,
+                      .threads = context.threads()});
+  const std::int64_t positions = s.transposed ? x.size(1) * x.size(2) : y.size(1) * y.size(2);
+  context.add_macs(x.size(0) * positions * s.out * (s.in / s.options.groups) * s.kernel_h * s.kernel_w);
+}
+
+Tensor run(const BuiltConv& conv, const Tensor& input, Epilogue epilogue) {
+  const Shape shape = checked_shape(conv, input);
+  if (conv.pointwise.defined()) return conv.pointwise(input, std::move(epilogue));
   Tensor residual = std::move(epilogue.residual);
   if (residual.defined() && residual.shape() != shape)
-    throw Error(
-        fmt::format("{} {}: residual is {}, expected {}", kind, conv.where, residual.shape().to_string(), shape.to_string()));
-
+    throw Error(fmt::format("{} {}: residual is {}, expected {}", name_of_kind(conv.shape.transposed), conv.where,
+                            residual.shape().to_string(), shape.to_string()));
   const DType computed = conv.packed->dtype();
-  const Tensor x = input.to(computed).contiguous();
+  Tensor x = input.to(computed);
+  if (!conv.packed->takes_views()) x = x.contiguous();
   detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
-  Context& context = Context::current();
-  if (B > 0)
-    conv.packed->run({.x = x.raw(),
-                      .batch = B,
-                      .height = H,
-                      .width = W,
-                      .y = placed.y.raw(),
-                      .out_height = out_h,
-                      .out_width = out_w,
-                      .residual = placed.added,
-                      .activation = epilogue.activation,
-                      .threads = context.threads()});
-  const std::int64_t positions = s.transposed ? H * W : out_h * out_w;
-  context.add_macs(B * positions * s.out * (s.in / o.groups) * s.kernel_h * s.kernel_w);
+  run_packed(conv, x, placed.y, placed.added, strides_of(placed.y), epilogue.activation);
   return placed.y.to(input.dtype());
 }
 
@@ -148,6 +162,16 @@ Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t
 Tensor Conv2d::operator()(const Tensor& x, Epilogue epilogue) const {
   if (!impl_) throw Error("conv2d: an empty layer was called");
   return run(*impl_, x, std::move(epilogue));
+}
+
+void Conv2d::add_to(Tensor& y, const Tensor& x) const {
+  if (!impl_) throw Error("conv2d: an empty layer was called");
+  const Shape shape = checked_shape(*impl_, x);
+  if (y.shape() != shape || y.dtype() != x.dtype())
+    throw Error(fmt::format("conv2d {}: y is {} {}, expected {} {}", impl_->where, name_of(y.dtype()), y.shape().to_string(),
+                            name_of(x.dtype()), shape.to_string()));
+  if (!impl_->packed || !impl_->packed->takes_views() || impl_->packed->dtype() != x.dtype()) return add_(y, run(*impl_, x, {}));
+  run_packed(*impl_, x, y, y.raw(), strides_of(y), Activation::none);
 }
 
 ConvTranspose2d::ConvTranspose2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,

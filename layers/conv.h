@@ -36,6 +36,8 @@ class VITRINE_API Conv2d {
   bool defined() const { return impl_ != nullptr; }
   // x [B, H, W, in] -> [B, H', W', out] in x's dtype, as torch.nn.Conv2d. Thread-safe.
   Tensor operator()(const Tensor& x, Epilogue epilogue = {}) const;
+  // y += the convolution of x; y [B, H', W', out] of x's dtype may be a view.
+  void add_to(Tensor& y, const Tensor& x) const;
 
   struct Impl;
 

@@ -1,12 +1,16 @@
 #include <vitrine/layers/cpu/conv.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <string_view>
 #include <unordered_map>
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/cpu/depthwise.h>
 #include <vitrine/layers/cpu/dnnl.h>
 #include <vitrine/layers/cpu/isa.h>
+#include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine::cpu {
@@ -50,6 +54,7 @@ class DnnlConv final : public PackedConv {
   }
 
   DType dtype() const override { return dtype_; }
+  bool takes_views() const override { return false; }
 
   void run(const ConvCall& call) const override {
     const DnnlThreads threads(call.threads);
@@ -136,9 +141,68 @@ class DnnlConv final : public PackedConv {
   mutable RecentCache<ConvKey, Primitive> cache_;
 };
 
+class DepthwiseConv final : public PackedConv {
+ public:
+  DepthwiseConv(const ConvShape& shape, const Tensor& weight, const Tensor& bias, DType dtype)
+      : shape_(shape), dtype_(dtype), bias_(bias) {
+    const int taps_first[] = {1, 2, 3, 0};
+    weight_ = permute(weight, taps_first);  // [1, kernel_h, kernel_w, channels]
+  }
+
+  DType dtype() const override { return dtype_; }
+  bool takes_views() const override { return true; }
+
+  void run(const ConvCall& call) const override {
+    const Conv2dOptions& o = shape_.options;
+    const auto bytes = static_cast<std::int64_t>(size_of(dtype_));
+    const auto kernel = depthwise_kernels(isa()).row[index_of(dtype_)];
+    const std::int64_t work = call.out_width * shape_.in * shape_.kernel_h * shape_.kernel_w;
+    const std::int64_t grain = std::max<std::int64_t>(1, 4 * kGrain / std::max<std::int64_t>(1, work));
+    parallel_for(call.batch * call.out_height, grain, [&](std::int64_t begin, std::int64_t end) {
+      DepthwiseRow row{.x = nullptr,
+                       .x_row = call.x_strides.row * bytes,
+                       .x_column = call.x_strides.column * bytes,
+                       .height = call.height,
+                       .width = call.width,
+                       .channels = shape_.in,
+                       .y = nullptr,
+                       .residual = nullptr,
+                       .y_column = call.y_strides.column * bytes,
+                       .residual_column = call.residual_strides.column * bytes,
+                       .outputs = call.out_width,
+                       .weight = weight_.data<float>(),
+                       .bias = bias_.defined() ? bias_.data<float>() : nullptr,
+                       .kernel_h = shape_.kernel_h,
+                       .kernel_w = shape_.kernel_w,
+                       .stride_w = o.stride_w,
+                       .dilation_h = o.dilation_h,
+                       .dilation_w = o.dilation_w,
+                       .first_row = 0,
+                       .first_column = -o.pad_w,
+                       .activation = call.activation};
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t image = i / call.out_height, y = i % call.out_height;
+        const auto offset = [&](const MapStrides& s, std::int64_t at) { return (image * s.image + at * s.row) * bytes; };
+        row.x = static_cast<const std::byte*>(call.x) + offset(call.x_strides, 0);
+        row.y = static_cast<std::byte*>(call.y) + offset(call.y_strides, y);
+        if (call.residual) row.residual = static_cast<const std::byte*>(call.residual) + offset(call.residual_strides, y);
+        row.first_row = y * o.stride_h - o.pad_h;
+        kernel(row);
+      }
+    });
+  }
+
+ private:
+  ConvShape shape_;
+  DType dtype_;
+  Tensor weight_, bias_;
+};
+
 }  // namespace
 
 std::unique_ptr<const PackedConv> pack_conv(const ConvShape& shape, const Tensor& weight, const Tensor& bias, DType dtype) {
+  if (!shape.transposed && shape.options.groups == shape.in && shape.in == shape.out)
+    return std::make_unique<DepthwiseConv>(shape, weight, bias, dtype);
   if (!dnnl_computes_in(dtype)) {
     log_dispatch(fmt::format("convolution: {} is stored, the arithmetic is f32: {} has none in {}", name_of(dtype),
                              name_of(isa()), name_of(dtype)));

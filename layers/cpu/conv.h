@@ -1,4 +1,5 @@
-// Convolutions on oneDNN: nhwc maps, weights packed once, primitives kept by shape.
+// Convolutions of nhwc maps, weights packed once: depth-wise ones on own kernels, the others on oneDNN with primitives kept by
+// shape.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +17,20 @@ struct ConvShape {
   Conv2dOptions options;  // pad_end_* resolved
 };
 
+// Distances of images, rows and columns, in elements.
+struct MapStrides {
+  std::int64_t image = 0, row = 0, column = 0;
+};
+
 struct ConvCall {
-  const void* x = nullptr;  // [B, H, W, in], contiguous, in the packed type
+  const void* x = nullptr;  // [B, H, W, in] in the packed type
+  MapStrides x_strides;
   std::int64_t batch = 0, height = 0, width = 0;
-  void* y = nullptr;  // [B, out_height, out_width, out], contiguous, same type
+  void* y = nullptr;  // [B, out_height, out_width, out], same type
+  MapStrides y_strides;
   std::int64_t out_height = 0, out_width = 0;
   const void* residual = nullptr;  // as y, may be y itself; null: none
+  MapStrides residual_strides;
   Activation activation = Activation::none;
   int threads = 1;
 };
@@ -29,7 +38,8 @@ struct ConvCall {
 class PackedConv {
  public:
   virtual ~PackedConv() = default;
-  virtual DType dtype() const = 0;  // of x, y and residual: the wanted one, or f32 where there is no arithmetic in it
+  virtual DType dtype() const = 0;       // of x, y and residual: the wanted one, or f32 where there is no arithmetic in it
+  virtual bool takes_views() const = 0;  // of any strides; otherwise x, y and residual must be contiguous
   virtual void run(const ConvCall& call) const = 0;  // thread-safe
 };
 

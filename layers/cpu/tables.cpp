@@ -2,6 +2,7 @@
 #include <bit>
 
 #include <vitrine/layers/cpu/copy.h>
+#include <vitrine/layers/cpu/depthwise.h>
 #include <vitrine/layers/cpu/elementwise.h>
 #include <vitrine/layers/cpu/linear_kernels.h>
 #include <vitrine/layers/cpu/norm.h>
@@ -11,6 +12,7 @@
 namespace vitrine::cpu {
 
 VITRINE_DEFINE_KERNEL_TABLE(CopyKernels, copy_kernels)
+VITRINE_DEFINE_KERNEL_TABLE(DepthwiseKernels, depthwise_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(ElementwiseKernels, elementwise_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(LinearKernels, linear_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(NormKernels, norm_kernels)

@@ -11,6 +11,7 @@
 #include <catch.h>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/cpu/depthwise.h>
 #include <vitrine/layers/cpu/isa.h>
 #include <vitrine/weights/sources.h>
 
@@ -179,6 +180,107 @@ TEST_CASE("conv2d: the shapes that models have") {
            {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1, .groups = 12, .output_pad_h = 1, .output_pad_w = 1}},
           true, dtype, random);
   }
+}
+
+TEST_CASE("depth-wise conv2d equals the plain loops: kernels, strides, tiles and channels around a vector") {
+  Random random(15);
+  const auto pick = [&](std::int64_t a, std::int64_t b) { return random.integer(a, b); };
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
+    for (int round = 0; round < 60; ++round) {
+      Problem p;
+      const bool dense = round % 3 != 0;  // stride and dilation 1, the sizes that have a kernel of their own
+      p.batch = pick(1, 2);
+      p.height = pick(1, 9);
+      p.width = pick(1, 30);
+      p.in = p.out = p.options.groups = pick(2, 40);
+      p.kernel_h = dense ? 2 * pick(0, 3) + 1 : pick(1, 5);
+      p.kernel_w = dense ? 2 * pick(0, 4) + 1 : pick(1, 5);
+      if (!dense) {
+        p.options.stride_h = pick(1, 3);
+        p.options.stride_w = pick(1, 3);
+        p.options.dilation_h = pick(1, 2);
+        p.options.dilation_w = pick(1, 2);
+      }
+      p.options.pad_h = p.options.dilation_h * (p.kernel_h - 1) / 2 + (p.kernel_h % 2 == 0 ? 1 : 0);
+      p.options.pad_w = p.options.dilation_w * (p.kernel_w - 1) / 2 + (p.kernel_w % 2 == 0 ? 1 : 0);
+      p.options.bias = round % 2 == 0;
+      check(p, false, dtype, random);
+    }
+}
+
+TEST_CASE("depth-wise conv2d of every target is that of the scalar one") {
+  Random random(16);
+  for (const auto& [kernel, stride] : {std::pair(3, 1), std::pair(5, 1), std::pair(7, 1), std::pair(4, 1), std::pair(3, 2)})
+    for (const std::int64_t outputs : {1, 6, 7, 8, 14, 15, 17})
+      for (const std::int64_t channels : {1, 8, 15, 16, 17, 33}) {
+        const std::int64_t width = (outputs - 1) * stride + 1;
+        const Tensor x = random.tensor({4, width, channels}), residual = random.tensor({outputs, channels}),
+                     weight = random.tensor({kernel, kernel, channels}), bias = random.tensor({channels});
+        Tensor expected;
+        for (const cpu::Isa isa : cpu::available_isas()) {
+          Tensor y = Tensor::empty({outputs, channels});
+          cpu::depthwise_kernels(isa).row[0]({.x = x.raw(),
+                                              .x_row = width * channels * 4,
+                                              .x_column = channels * 4,
+                                              .height = 4,
+                                              .width = width,
+                                              .channels = channels,
+                                              .y = y.raw(),
+                                              .residual = residual.raw(),
+                                              .y_column = channels * 4,
+                                              .residual_column = channels * 4,
+                                              .outputs = outputs,
+                                              .weight = weight.data<float>(),
+                                              .bias = bias.data<float>(),
+                                              .kernel_h = kernel,
+                                              .kernel_w = kernel,
+                                              .stride_w = stride,
+                                              .dilation_h = 1,
+                                              .dilation_w = 1,
+                                              .first_row = -1,
+                                              .first_column = -(kernel / 2),
+                                              .activation = Activation::gelu});
+          if (!expected.defined()) expected = y;
+          CHECK(worst(y, std::vector<double>(expected.data<float>(), expected.data<float>() + expected.numel()), DType::f32) <=
+                1);
+        }
+      }
+}
+
+TEST_CASE("conv2d adds to a view, in place") {
+  Random random(17);
+  const std::int64_t C = 6;
+  for (const std::int64_t groups : {C, std::int64_t{2}}) {
+    const Weights w(memory_weights({{"weight", random.tensor({C, C / groups, 3, 3})}, {"bias", random.tensor({C})}}, "test"));
+    const Conv2d conv(w, C, C, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = groups});
+    const Tensor wide = random.tensor({2, 5, 9, 3 * C}), x = wide.slice(3, C, 2 * C), y = random.tensor({2, 5, 10, C});
+    const Tensor convolved = conv(x.contiguous());
+    Tensor sum = y.clone(), inside = sum.slice(2, 1, 10);
+    conv.add_to(inside, x);
+    std::vector<double> expected;
+    for (std::int64_t i = 0; i < y.numel(); ++i) {
+      const std::int64_t column = i / C % 10;
+      expected.push_back(y.data<float>()[i] +
+                         (column == 0 ? 0.0f : convolved.data<float>()[(i / C / 10 * 9 + column - 1) * C + i % C]));
+    }
+    CHECK(worst(sum, expected, DType::f32) <= 1);
+    Tensor other = Tensor::zeros({2, 5, 8, C});
+    CHECK_THROWS_WITH(conv.add_to(other, x), contains("y is f32 [2, 5, 8, 6], expected f32 [2, 5, 9, 6]"));
+  }
+}
+
+TEST_CASE("depth-wise conv2d does not depend on the number of threads") {
+  Random random(18);
+  const Weights w(memory_weights({{"weight", random.tensor({24, 1, 5, 5})}, {"bias", random.tensor({24})}}, "test"));
+  const Conv2d conv(w, 24, 24, 5, 5, {.pad_h = 2, .pad_w = 2, .groups = 24});
+  const Tensor x = random.tensor({2, 31, 29, 24});
+  const auto under = [&](int threads) {
+    Context context({.threads = threads, .device = {}});
+    const ContextScope scope(context);
+    return conv(x);
+  };
+  const Tensor one = under(1), many = under(5);
+  CHECK(std::equal(one.data<float>(), one.data<float>() + one.numel(), many.data<float>()));
 }
 
 TEST_CASE("conv2d and conv_transpose2d: a batch norm that follows is folded") {
