@@ -1,5 +1,6 @@
 #include <vitrine/layers/linear.h>
 
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -72,48 +73,88 @@ Linear::Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device dev
 std::int64_t Linear::in_features() const { return impl_ ? impl_->in : 0; }
 std::int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }
 
+namespace {
+
+// The one stride between rows of [..., columns]; nothing where there is none.
+std::optional<std::int64_t> row_stride(const Tensor& x) {
+  std::int64_t stride = x.size(-1);
+  for (int i = x.rank() - 2, inner = -1; i >= 0; --i) {
+    if (x.size(i) == 1) continue;
+    if (inner < 0) stride = x.stride(i);
+    if (inner >= 0 && x.stride(i) != x.stride(inner) * x.size(inner)) return std::nullopt;
+    inner = i;
+  }
+  return stride;
+}
+
+Shape checked_shape(const Linear::Impl& impl, const Tensor& x) {
+  if (x.rank() == 0 || x.size(-1) != impl.in || !is_floating_point(x.dtype()))
+    throw Error(fmt::format("linear {}: x is {} {}, expected a floating [..., {}]", impl.where, name_of(x.dtype()),
+                            x.shape().to_string(), impl.in));
+  Shape shape = x.shape();
+  shape[shape.rank() - 1] = impl.out;
+  return shape;
+}
+
+// y = act(x W^T + b) + what is at `added` (null: nothing), in the packed type, rows of y and `added` y_stride apart.
+void run(const Linear::Impl& impl, Tensor x, Tensor& y, const void* added, std::int64_t y_stride, Activation activation) {
+  std::optional<std::int64_t> stride = row_stride(x);
+  if (!stride) {
+    x = x.clone();
+    stride = impl.in;
+  }
+  const std::int64_t rows = impl.out > 0 ? y.numel() / impl.out : 0;
+  Context& context = Context::current();
+  if (rows > 0)
+    impl.packed->run({.x = x.raw(),
+                      .rows = rows,
+                      .x_stride = *stride,
+                      .y = y.raw(),
+                      .residual = added,
+                      .y_stride = y_stride,
+                      .activation = activation,
+                      .threads = context.threads()});
+  context.add_macs(rows * impl.in * impl.out);
+}
+
+// Into a view: y = the product, or y += it.
+void run_into(const Linear::Impl& impl, const Tensor& x, Tensor& y, bool adds) {
+  const Shape shape = checked_shape(impl, x);
+  if (y.shape() != shape || y.dtype() != x.dtype())
+    throw Error(fmt::format("linear {}: y is {} {}, expected {} {}", impl.where, name_of(y.dtype()), y.shape().to_string(),
+                            name_of(x.dtype()), shape.to_string()));
+  const DType computed = impl.packed->dtype();
+  const std::optional<std::int64_t> stride = row_stride(y);
+  if (stride && computed == y.dtype()) return run(impl, x, y, adds ? y.raw() : nullptr, *stride, Activation::none);
+  Tensor product = Tensor::empty(shape, computed);
+  run(impl, x.to(computed), product, nullptr, impl.out, Activation::none);
+  adds ? add_(y, product) : copy_(y, product);
+}
+
+}  // namespace
+
 Tensor Linear::operator()(const Tensor& input, Epilogue epilogue) const {
   if (!impl_) throw Error("linear: an empty layer was called");
   const Impl& impl = *impl_;
-  if (input.rank() == 0 || input.size(-1) != impl.in || !is_floating_point(input.dtype()))
-    throw Error(fmt::format("linear {}: x is {} {}, expected a floating [..., {}]", impl.where, name_of(input.dtype()),
-                            input.shape().to_string(), impl.in));
-  Shape shape = input.shape();
-  shape[shape.rank() - 1] = impl.out;
+  const Shape shape = checked_shape(impl, input);
   Tensor residual = std::move(epilogue.residual);
   if (residual.defined() && residual.shape() != shape)
     throw Error(
         fmt::format("linear {}: residual is {}, expected {}", impl.where, residual.shape().to_string(), shape.to_string()));
-
   const DType computed = impl.packed->dtype();
-  Tensor x = input.to(computed);
-  std::int64_t rows = 1;
-  for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.size(i);
-  // One stride between rows, or a copy.
-  std::int64_t stride = impl.in;
-  for (int i = x.rank() - 2, inner = -1; i >= 0; --i) {
-    if (x.size(i) == 1) continue;
-    if (inner < 0) stride = x.stride(i);
-    if (inner >= 0 && x.stride(i) != x.stride(inner) * x.size(inner)) {
-      x = x.clone();
-      stride = impl.in;
-      break;
-    }
-    inner = i;
-  }
-
   detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
-  Context& context = Context::current();
-  if (rows > 0 && impl.out > 0)
-    impl.packed->run({.x = x.raw(),
-                      .rows = rows,
-                      .x_stride = stride,
-                      .y = placed.y.raw(),
-                      .residual = placed.added,
-                      .activation = epilogue.activation,
-                      .threads = context.threads()});
-  context.add_macs(rows * impl.in * impl.out);
+  run(impl, input.to(computed), placed.y, placed.added, impl.out, epilogue.activation);
   return placed.y.to(input.dtype());
+}
+
+void Linear::write_to(Tensor& y, const Tensor& x) const {
+  if (!impl_) throw Error("linear: an empty layer was called");
+  run_into(*impl_, x, y, false);
+}
+
+void Linear::add_to(Tensor& y, const Tensor& x) const {
+  if (!impl_) throw Error("linear: an empty layer was called");
+  run_into(*impl_, x, y, true);
 }
 
 }  // namespace vitrine

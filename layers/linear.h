@@ -37,6 +37,9 @@ class VITRINE_API Linear {
   std::int64_t out_features() const;
   // x [..., in], rows contiguous, leading axes mergeable -> [..., out] in x's dtype. Thread-safe.
   Tensor operator()(const Tensor& x, Epilogue epilogue = {}) const;
+  // y = or += the product; y [..., out] of x's dtype may be a view with mergeable leading axes, such as a slice of channels.
+  void write_to(Tensor& y, const Tensor& x) const;
+  void add_to(Tensor& y, const Tensor& x) const;
 
   struct Impl;
 

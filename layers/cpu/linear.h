@@ -16,8 +16,9 @@ namespace vitrine::cpu {
 struct LinearCall {
   const void* x = nullptr;  // [rows, in] in the packed type, rows `x_stride` elements apart
   std::int64_t rows = 0, x_stride = 0;
-  void* y = nullptr;               // [rows, out], contiguous, same type
-  const void* residual = nullptr;  // [rows, out], contiguous, same type, may be y itself; null: none
+  void* y = nullptr;               // [rows, out], same type, rows `y_stride` elements apart
+  const void* residual = nullptr;  // as y, of its strides, may be y itself; null: none
+  std::int64_t y_stride = 0;
   Activation activation = Activation::none;
   int threads = 1;
 };

@@ -12,7 +12,7 @@ using Tag = dnnl::memory::format_tag;
 
 // What the primitive depends on besides the layer.
 struct MatmulKey {
-  std::int64_t rows, x_stride;
+  std::int64_t rows, x_stride, y_stride;
   Activation activation;
   bool residual, in_place;
   int threads;
@@ -32,7 +32,7 @@ class DnnlLinear final : public PackedLinear {
     // The layout is that of some hundred rows; every other number of rows is made to take it.
     constexpr std::int64_t kNominalRows = 197;
     weight_desc_ = dnnl_desc({in_, out_}, dtype_, Tag::any);
-    const auto pd = descriptor({kNominalRows, in_, Activation::none, false, false, 1});
+    const auto pd = descriptor({kNominalRows, in_, out_, Activation::none, false, false, 1});
     weight_ = reordered(weight.raw(), dnnl_desc({in_, out_}, DType::f32, Tag::ba), pd.weights_desc());
     weight_desc_ = weight_.desc();
   }
@@ -43,12 +43,12 @@ class DnnlLinear final : public PackedLinear {
   void run(const LinearCall& call) const override {
     const DnnlThreads threads(call.threads);
     const bool in_place = call.residual == call.y;
-    const auto matmul =
-        cache_.get({call.rows, call.x_stride, call.activation, call.residual != nullptr, in_place, call.threads}, [&] {
-          const auto pd =
-              descriptor({call.rows, call.x_stride, call.activation, call.residual != nullptr, in_place, call.threads});
-          return Matmul{dnnl::matmul(pd), pd.src_desc(), pd.dst_desc(), pd.scratchpad_desc()};
-        });
+    const MatmulKey key{call.rows, call.x_stride, call.y_stride, call.activation, call.residual != nullptr,
+                        in_place,  call.threads};
+    const auto matmul = cache_.get(key, [&] {
+      const auto pd = descriptor(key);
+      return Matmul{dnnl::matmul(pd), pd.src_desc(), pd.dst_desc(), pd.scratchpad_desc()};
+    });
     const DnnlBuffer scratchpad(matmul->scratchpad);
     std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, dnnl_memory(matmul->x, call.x)},
                                                     {DNNL_ARG_WEIGHTS, weight_.memory()},
@@ -68,7 +68,7 @@ class DnnlLinear final : public PackedLinear {
 
   dnnl::matmul::primitive_desc descriptor(const MatmulKey& key) const {
     const dnnl::memory::desc x({key.rows, in_}, dnnl_type(dtype_), dnnl::memory::dims{key.x_stride, 1});
-    const dnnl::memory::desc y = dnnl_desc({key.rows, out_}, dtype_, Tag::ab);
+    const dnnl::memory::desc y({key.rows, out_}, dnnl_type(dtype_), dnnl::memory::dims{key.y_stride, 1});
     dnnl::post_ops ops;
     append_activation(ops, key.activation);
     if (key.residual && key.in_place) ops.append_sum(1.0f);

@@ -263,7 +263,7 @@ void run(const LinearTile& t) {
         const i64 lines = (k_end - k) * width * kLanes * 4 / 64, fetched = (k_end - k) / 4;  // of the next slice; by a block
         for (i64 b = 0; b < blocks; ++b) {
           const i64 r = begin + (end - begin) * b / blocks, r_end = begin + (end - begin) * (b + 1) / blocks;
-          const i64 at = r * t.out + first * kLanes;
+          const i64 at = r * t.y_stride + first * kLanes;
           T* y = static_cast<T*>(t.y) + at;
           const T* residual = t.residual ? static_cast<const T*>(t.residual) + at : nullptr;
           const char* x = static_cast<const char*>(t.x) + r * t.x_stride + k * 4;
@@ -276,10 +276,10 @@ void run(const LinearTile& t) {
                         .sums = slices == 1 ? sums : sums + (r - begin) * kPanel * kLanes,
                         .y = last && straight ? y : nullptr,
                         .residual = residual,
-                        .y_stride = t.out,
+                        .y_stride = t.y_stride,
                         .next = next && b * fetched < lines ? reinterpret_cast<const char*>(next) + b * fetched * 64 : nullptr,
                         .next_x = p == t.panel_begin && r_end < end ? x + (r_end - r) * t.x_stride : nullptr};
-          if (last) fetch_results(y, r_end - r, columns, t.out);
+          if (last) fetch_results(y, r_end - r, columns, t.y_stride);
           switch (width) {
             case 1:
               block_of<Step, 1>(static_cast<int>(r_end - r), s);
@@ -291,7 +291,7 @@ void run(const LinearTile& t) {
               block_of<Step, kPanel>(static_cast<int>(r_end - r), s);
               break;
           }
-          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.out);
+          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.y_stride);
         }
       }
     }

@@ -12,11 +12,11 @@ namespace vitrine::cpu {
 struct LinearTile {
   const void* x;  // [rows, in], rows x_stride bytes apart
   std::int64_t x_stride;
-  const void* weight;  // packed panels
-  const float* bias;   // [vectors * lanes]
-  void* y;             // [rows, out] of x's type, contiguous
-  const void* residual;
-  std::int64_t in, out;
+  const void* weight;    // packed panels
+  const float* bias;     // [vectors * lanes]
+  void* y;               // [rows, out] of x's type, rows y_stride elements apart
+  const void* residual;  // the same strides
+  std::int64_t y_stride, in, out;
   std::int64_t row_begin, row_end, panel_begin, panel_end;
   Activation activation;
 };

@@ -58,6 +58,7 @@ class TiledLinear final : public PackedLinear {
                             .bias = static_cast<const float*>(bias_.get()),
                             .y = call.y,
                             .residual = call.residual,
+                            .y_stride = call.y_stride,
                             .in = in_,
                             .out = out_,
                             .row_begin = call.rows * i / split.by_rows,

@@ -89,6 +89,7 @@ void time_problem(const std::string& text, DType dtype, double seconds) {
                            .x_stride = p.in,
                            .y = y.raw(),
                            .residual = p.residual ? y.raw() : nullptr,
+                           .y_stride = p.out,
                            .activation = p.activation,
                            .threads = Context::current().threads()});
         best[c][i] = std::min(best[c][i], seconds_now() - start);

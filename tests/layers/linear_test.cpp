@@ -14,6 +14,7 @@
 #include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/cpu/linear.h>
 #include <vitrine/layers/memory.h>
+#include <vitrine/layers/ops.h>
 #include <vitrine/weights/sources.h>
 
 #include "random.h"
@@ -117,7 +118,7 @@ struct Problem {
         sums(product(x, weight)) {}
 };
 
-// Runs one packed candidate on a problem, with x rows `gap` elements apart from each other.
+// Runs one packed candidate on a problem, with rows of x and of y `gap` elements apart from each other.
 void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bool with_residual, bool in_place,
            Activation activation, std::int64_t gap, int threads) {
   const DType computed = packed.dtype();
@@ -129,8 +130,9 @@ void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bo
     std::copy_n(static_cast<const std::byte*>(values.raw()) + static_cast<std::size_t>(r * in) * size_of(computed),
                 static_cast<std::size_t>(in) * size_of(computed),
                 static_cast<std::byte*>(x.raw()) + static_cast<std::size_t>(r * (in + gap)) * size_of(computed));
-  const Tensor residual = p.residual.to(computed);
-  Tensor y = in_place ? residual.clone() : Tensor::full({rows, out}, std::nanf(""), computed);
+  Tensor wide_residual = Tensor::full({rows, out + gap}, 3, computed), residual = wide_residual.slice(1, 0, out);
+  copy_(residual, p.residual.to(computed));
+  Tensor wide_y = in_place ? wide_residual.clone() : Tensor::full({rows, out + gap}, 3, computed), y = wide_y.slice(1, 0, out);
   packed.run({.x = x.raw(),
               .rows = rows,
               .x_stride = in + gap,
@@ -138,13 +140,16 @@ void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bo
               .residual = !with_residual ? nullptr
                           : in_place     ? y.raw()
                                          : residual.raw(),
+              .y_stride = out + gap,
               .activation = activation,
               .threads = threads});
   const auto expected = finished(p.sums, out, with_bias ? p.bias : Tensor(), activation, with_residual ? p.residual : Tensor());
   INFO(packed.name() << ' ' << name_of(p.dtype) << " rows " << rows << " in " << in << " out " << out << " bias " << with_bias
                      << " residual " << with_residual << " in place " << in_place << " activation "
                      << static_cast<int>(activation) << " gap " << gap << " threads " << threads);
-  CHECK(worst(y, expected, p.dtype, in) <= 1);
+  CHECK(worst(y.contiguous(), expected, p.dtype, in) <= 1);
+  const Tensor between = wide_y.slice(1, out, out + gap).contiguous().to(DType::f32);
+  CHECK(std::all_of(between.data<float>(), between.data<float>() + between.numel(), [](float v) { return v == 3; }));
 }
 
 void check_all(const cpu::PackedLinear& with_bias, const cpu::PackedLinear& without, const Problem& p, Random& random) {
@@ -327,6 +332,29 @@ TEST_CASE("linear: from a cursor, with a scale folded and a 1x1 convolution's we
   CHECK(worst(linear(x), expected, DType::f32) <= 1);
   CHECK_THROWS_WITH(Linear(w / "proj", 5, 6, {.bias = true, .scale = random.tensor({5})}),
                     contains("scale is f32 [5], expected f32 [6]"));
+}
+
+TEST_CASE("linear writes and adds to a slice of channels") {
+  Random random(30);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const Linear linear(random.tensor({6, 10}), random.tensor({6}), dtype);
+    const Tensor x = random.tensor({2, 5, 10}).to(dtype), y = random.tensor({2, 5, 20}, dtype).to(dtype), product = linear(x);
+    for (const bool adds : {false, true}) {
+      Tensor whole = y.clone(), part = whole.slice(2, 7, 13), expected = y.clone(), expected_part = expected.slice(2, 7, 13);
+      if (adds) {
+        linear.add_to(part, x);
+        add_(expected_part, product);
+      } else {
+        linear.write_to(part, x);
+        copy_(expected_part, product);
+      }
+      const Tensor a = whole.to(DType::f32), b = expected.to(DType::f32);
+      const float bound = dtype == DType::f32 ? 1e-5f : 0.05f;
+      for (std::int64_t i = 0; i < a.numel(); ++i) CHECK(std::abs(a.data<float>()[i] - b.data<float>()[i]) <= bound);
+    }
+    Tensor wrong = Tensor::zeros({2, 5, 7}, dtype);
+    CHECK_THROWS_WITH(linear.write_to(wrong, x), contains("[2, 5, 7], expected"));
+  }
 }
 
 }  // namespace
