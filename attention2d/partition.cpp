@@ -72,12 +72,14 @@ Partition partition_windows(std::int64_t height, std::int64_t width, const Size&
   const auto column_patterns = static_cast<std::int64_t>(columns.regions.size());
   Partition p{integers({1, groups, tokens}), {}, {}, height % size[0] != 0 || width % size[1] != 0};
   std::int32_t* token = p.tokens.data<std::int32_t>();
-  for (std::int64_t g = 0; g < groups; ++g)
-    for (std::int64_t i = 0; i < tokens; ++i) {
-      const std::int64_t y = rows.source[g / columns.windows * size[0] + i / size[1]];
-      const std::int64_t x = columns.source[g % columns.windows * size[1] + i % size[1]];
-      *token++ = y < 0 || x < 0 ? -1 : static_cast<std::int32_t>(y * width + x);
-    }
+  // no division: layers whose maps vary make this for every image
+  for (std::int64_t top = 0; top < rows.windows * size[0]; top += size[0])
+    for (std::int64_t left = 0; left < columns.windows * size[1]; left += size[1])
+      for (std::int64_t i = top; i < top + size[0]; ++i)
+        for (std::int64_t j = left; j < left + size[1]; ++j) {
+          const std::int64_t y = rows.source[i], x = columns.source[j];
+          *token++ = y < 0 || x < 0 ? -1 : static_cast<std::int32_t>(y * width + x);
+        }
   if (shift[0] == 0 && shift[1] == 0) return p;
   p.pattern = integers({groups});
   for (std::int64_t g = 0; g < groups; ++g)
