@@ -4,6 +4,9 @@
 //   na1d_3136_h2_d32_k7             neighborhood attention; sizes joined by x; optional _dil2 at the end, and _rpb
 //   na2d_56x56_h2_d32_k7
 //   na3d_16x28x28_h2_d32_k3
+//   bra_56x56_c64_h2_p7_t1          bi-level routing layer: p x p regions, t routed ones, depth-wise 5x5 on v
+//   agent_14x14_c192_h3_a7          agent attention layer: a x a agents, two biases, depth-wise 3x3 on v
+//   hilo_14x14_c384_h12_w2_a9       HiLo layer: window w, a tenths of the heads in the low branch
 //
 // q, k and v are views into one fused projection, as in a model. Prints GFLOP/s (4 x keys of a query x head size, per query
 // and head) and their share of a matrix product's that is measured in turns with it; --json prints one JSON line instead.
@@ -22,7 +25,10 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <vitrine/attention2d/agent.h>
 #include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/bi_level_routing.h>
+#include <vitrine/attention2d/hilo.h>
 #include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/linear.h>
@@ -58,7 +64,39 @@ std::vector<std::int64_t> spatial_sizes(const std::string& text) {
 // A view of the fused projection [B, tokens..., 3, heads, dim].
 Tensor part_of(const Tensor& qkv, int which) { return qkv.select(-3, which); }
 
+// A layer on a map HxW of c channels; its work is what its operations count.
+template <typename Layer>
+Problem layer_problem(Layer layer, const Tensor& x) {
+  Context& context = Context::current();
+  context.reset_macs();
+  layer(x);
+  return {[layer = std::move(layer), x](std::string_view) { return layer(x); }, 2.0 * static_cast<double>(context.macs())};
+}
+
+std::optional<Problem> make_layer(const std::string& text, std::int64_t batch, DType dtype) {
+  std::smatch match;
+  if (!std::regex_search(text, match, std::regex("^(bra|agent|hilo)_(\\d+)x(\\d+)_"))) return std::nullopt;
+  const std::string kind = match[1];
+  const std::int64_t height = std::stoll(match[2]), width = std::stoll(match[3]), c = number(text, "c"), h = number(text, "h");
+  const Weights w(synthetic_weights(), {.dtype = dtype, .device = {}});
+  const Tensor x = synthetic_tensor("bench.x", {batch, height, width, c}).to(dtype);
+  if (kind == "bra")
+    return layer_problem(
+        BiLevelRoutingAttention(w, {.dim = c, .num_heads = h, .n_win = number(text, "p"), .topk = number(text, "t")}), x);
+  if (kind == "hilo")
+    return layer_problem(HiLoAttention(w, {.dim = c,
+                                           .num_heads = h,
+                                           .window_size = number(text, "w"),
+                                           .alpha = static_cast<double>(number(text, "a", 10)) / 10 + 1e-9,
+                                           .qkv_bias = true}),
+                         x);
+  const std::int64_t side = number(text, "a");
+  return layer_problem(AgentAttention(w, {.dim = c, .num_heads = h, .agent_num = side * side, .height = height, .width = width}),
+                       x.flatten(1, 2));
+}
+
 Problem make_problem(const std::string& text, std::int64_t batch, DType dtype) {
+  if (std::optional<Problem> layer = make_layer(text, batch, dtype)) return *std::move(layer);
   const std::int64_t h = number(text, "h"), d = number(text, "d");
   if (text.starts_with("sdpa_")) {
     const std::int64_t n = number(text, "n");
