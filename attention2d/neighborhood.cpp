@@ -97,21 +97,24 @@ void validate_additional(const Tensor& k, const Tensor& v, const NeighborhoodOpt
                             name_of(k.dtype()), keys.to_string(), values.to_string()));
 }
 
-// Positions first, first + step, ... that a query sees on one axis.
-struct Window {
-  std::int64_t first, count, step;
-};
-
-Window window_of(std::int64_t position, std::int64_t length, std::int64_t kernel, std::int64_t dilation, std::int64_t stride,
-                 bool is_causal) {
-  const std::int64_t residue = position % dilation, i = position / dilation, n = (length - residue + dilation - 1) / dilation;
+// What the query at place i of the n of its residue class sees of the class.
+cpu::Interval window_of(std::int64_t i, std::int64_t n, std::int64_t kernel, std::int64_t stride, bool is_causal) {
   const std::int64_t leader = std::min(i / stride * stride + (is_causal ? stride - 1 : stride / 2), n - 1);
-  if (is_causal) {
-    const std::int64_t first = std::max<std::int64_t>(leader - kernel + 1, 0);
-    return {residue + first * dilation, i - first + 1, dilation};
-  }
+  if (is_causal) return {std::max<std::int64_t>(leader - kernel + 1, 0), i + 1};
   const std::int64_t first = std::clamp<std::int64_t>(leader - kernel / 2, 0, n - kernel);
-  return {residue + first * dilation, kernel, dilation};
+  return {first, first + kernel};
+}
+
+// Those of all positions of an axis.
+std::vector<cpu::Interval> windows_of(const Problem& p, int axis) {
+  const NeighborhoodOptions& o = p.options;
+  const std::int64_t size = p.q.size(axis + 1), dilation = o.dilation[axis];
+  std::vector<cpu::Interval> windows;
+  for (std::int64_t at = 0; at < size; ++at) {
+    const std::int64_t n = (size - at % dilation + dilation - 1) / dilation;
+    windows.push_back(window_of(at / dilation, n, o.kernel_size[axis], o.stride[axis], o.is_causal[axis]));
+  }
+  return windows;
 }
 
 // The definition, one query after another; what the kernels are compared with. One and two axes are three with leading
@@ -120,8 +123,13 @@ void run_reference(const Problem& p) {
   const NeighborhoodOptions& o = p.options;
   const std::int64_t heads = p.q.size(-2), group = heads / p.k.size(-2), dim = p.q.size(-1), value_dim = p.v.size(-1);
   const int lead = 3 - p.axes();
-  std::int64_t size[3] = {1, 1, 1};
-  for (int a = 0; a < p.axes(); ++a) size[lead + a] = p.q.size(a + 1);
+  std::int64_t size[3] = {1, 1, 1}, step[3] = {1, 1, 1};
+  std::vector<cpu::Interval> windows[3] = {{{0, 1}}, {{0, 1}}, {{0, 1}}};
+  for (int a = 0; a < p.axes(); ++a) {
+    size[lead + a] = p.q.size(a + 1);
+    step[lead + a] = o.dilation[a];
+    windows[lead + a] = windows_of(p, a);
+  }
   const std::int64_t tokens = size[0] * size[1] * size[2];
   const std::int64_t extra = o.additional_keys.defined() ? o.additional_keys.size(1) : 0;
 
@@ -140,11 +148,8 @@ void run_reference(const Problem& p) {
     std::vector<float> row(static_cast<std::size_t>(value_dim));
     for (std::int64_t n = 0; n < tokens; ++n) {
       const std::int64_t at[3] = {n / (size[1] * size[2]), n / size[2] % size[1], n % size[2]};
-      Window w[3];
-      for (int a = 0; a < 3; ++a)
-        w[a] = a < lead ? Window{0, 1, 1}
-                        : window_of(at[a], size[a], o.kernel_size[a - lead], o.dilation[a - lead], o.stride[a - lead],
-                                    o.is_causal[a - lead]);
+      cpu::Interval w[3];
+      for (int a = 0; a < 3; ++a) w[a] = windows[a][at[a]];
       seen.clear();
       logits.clear();
       const auto see = [&](std::int64_t key, double bias) {
@@ -153,17 +158,17 @@ void run_reference(const Problem& p) {
         seen.push_back(key);
         logits.push_back(logit * p.scale + bias);
       };
-      for (std::int64_t t = 0; t < w[0].count; ++t)
-        for (std::int64_t y = 0; y < w[1].count; ++y)
-          for (std::int64_t x = 0; x < w[2].count; ++x) {
-            const std::int64_t kt = w[0].first + t * w[0].step, ky = w[1].first + y * w[1].step, kx = w[2].first + x * w[2].step;
+      const auto position = [&](int a, std::int64_t i) { return at[a] % step[a] + i * step[a]; };
+      for (std::int64_t t = w[0].first; t < w[0].end; ++t)
+        for (std::int64_t y = w[1].first; y < w[1].end; ++y)
+          for (std::int64_t x = w[2].first; x < w[2].end; ++x) {
             double bias = 0;
             if (o.rpb.defined()) {
-              const std::int64_t row_index = (ky - at[1]) / w[1].step + o.kernel_size[0] - 1;
-              const std::int64_t column = (kx - at[2]) / w[2].step + o.kernel_size[1] - 1;
+              const std::int64_t row_index = y - at[1] / step[1] + o.kernel_size[0] - 1;
+              const std::int64_t column = x - at[2] / step[2] + o.kernel_size[1] - 1;
               bias = o.rpb.data<float>()[h * o.rpb.stride(0) + row_index * o.rpb.stride(1) + column];
             }
-            see((kt * size[1] + ky) * size[2] + kx, bias);
+            see((position(0, t) * size[1] + position(1, y)) * size[2] + position(2, x), bias);
           }
       for (std::int64_t e = 0; e < extra; ++e) see(tokens + e, 0);
 
@@ -191,19 +196,22 @@ std::string can_run_fused(const Problem& p) {
   return p.options.additional_keys.defined() ? "additional tokens" : "";
 }
 
+// One and two axes are three with leading axes of size 1.
+cpu::GridView grid_view(const Tensor& t) {
+  cpu::GridView grid{t.raw(), t.stride(0), {}, t.stride(-2)};
+  const int axes = t.rank() - 3;
+  for (int a = 0; a < axes; ++a) grid.axis[3 - axes + a] = t.stride(a + 1);
+  return grid;
+}
+
 template <cpu::Isa kIsa>
 void run_fused(const Problem& p) {
   const int axes = p.axes(), lead = 3 - axes;
-  const auto view = [&](const Tensor& t) {
-    cpu::GridView grid{t.raw(), t.stride(0), {}, t.stride(-2)};
-    for (int a = 0; a < axes; ++a) grid.axis[lead + a] = t.stride(a + 1);
-    return grid;
-  };
   cpu::NeighborhoodProblem n;
-  n.q = view(p.q);
-  n.k = view(p.k);
-  n.v = view(p.v);
-  n.out = view(p.out);
+  n.q = grid_view(p.q);
+  n.k = grid_view(p.k);
+  n.v = grid_view(p.v);
+  n.out = grid_view(p.out);
   n.type = cpu::float_type(p.q.dtype());
   n.images = p.q.size(0);
   n.heads = p.q.size(-2);
@@ -222,6 +230,48 @@ void run_fused(const Problem& p) {
     n.rpb_row = p.options.rpb.stride(1);
   }
   cpu::neighborhood_attention(kIsa, n);
+}
+
+template <cpu::Isa kIsa>
+std::string can_run_tiles(const Problem&) {
+  return detail::lacks(kIsa);
+}
+
+template <cpu::Isa kIsa>
+void run_tiles(const Problem& p) {
+  const NeighborhoodOptions& o = p.options;
+  const int axes = p.axes(), lead = 3 - axes;
+  cpu::LocalProblem l;
+  l.q = grid_view(p.q);
+  l.k = grid_view(p.k);
+  l.v = grid_view(p.v);
+  l.out = grid_view(p.out);
+  l.type = cpu::float_type(p.q.dtype());
+  l.images = p.q.size(0);
+  l.heads = p.q.size(-2);
+  l.key_heads = p.k.size(-2);
+  l.dim = p.q.size(-1);
+  l.value_dim = p.v.size(-1);
+  std::vector<cpu::Interval> windows[3] = {{{0, 1}}, {{0, 1}}, {{0, 1}}};
+  for (int a = 0; a < axes; ++a) {
+    l.size[lead + a] = p.q.size(a + 1);
+    l.dilation[lead + a] = o.dilation[a];
+    windows[lead + a] = windows_of(p, a);
+  }
+  for (int a = 0; a < 3; ++a) l.window[a] = windows[a].data();
+  l.scale = p.scale;
+  if (o.rpb.defined()) {
+    l.rpb = o.rpb.data<float>();
+    l.rpb_head = o.rpb.stride(0);
+    l.rpb_row = o.rpb.stride(1);
+    for (int a = 0; a < 2; ++a) l.rpb_center[a] = o.kernel_size[a] - 1;
+  }
+  if (o.additional_keys.defined()) {
+    l.extra_k = grid_view(o.additional_keys);
+    l.extra_v = grid_view(o.additional_values);
+    l.extra = o.additional_keys.size(1);
+  }
+  cpu::local_attention(kIsa, l);
 }
 
 // Where the window is all of a residue class, each class is global attention over its tokens; its bias is written out.
@@ -297,9 +347,13 @@ constexpr detail::Candidate<Problem> kCandidates[] = {
     {"classes_avx2", can_run_classes<cpu::Isa::avx2>, run_classes<cpu::Isa::avx2>},
     {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
     {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
+    {"tiles_avx512_bf16", can_run_tiles<cpu::Isa::avx512_bf16>, run_tiles<cpu::Isa::avx512_bf16>},
+    {"tiles_avx512", can_run_tiles<cpu::Isa::avx512>, run_tiles<cpu::Isa::avx512>},
+    {"tiles_avx2", can_run_tiles<cpu::Isa::avx2>, run_tiles<cpu::Isa::avx2>},
 #endif
     {"classes_scalar", can_run_classes<cpu::Isa::scalar>, run_classes<cpu::Isa::scalar>},
     {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
+    {"tiles_scalar", can_run_tiles<cpu::Isa::scalar>, run_tiles<cpu::Isa::scalar>},
     {"reference", [](const Problem&) { return std::string(); }, run_reference},
 };
 

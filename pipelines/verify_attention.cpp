@@ -1,5 +1,5 @@
-// Reference cases of attention operators: a table of runners a family, verify_FAMILY.cpp; here those of global and
-// neighborhood attention.
+// Reference cases of attention operators: a table of runners a family, verify_FAMILY.cpp; here those of global,
+// neighborhood and CLEAR attention.
 #include <algorithm>
 #include <cmath>
 #include <span>
@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/clear.h>
 #include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/pipelines/detail/attention_case.h>
@@ -61,8 +62,23 @@ Tensor run_neighborhood_attention_layer(const AttentionCase& c) {
   return NeighborhoodAttention(c.weights, config)(x);
 }
 
+Tensor run_clear_attention(const AttentionCase& c) {
+  check_members(c.attributes, {"height", "width", "text_length", "radius", "down_factor", "proportional"}, "attribute");
+  ClearOptions options;
+  options.height = c.value<std::int64_t>("height", 0);
+  options.width = c.value<std::int64_t>("width", 0);
+  options.text_length = c.value<std::int64_t>("text_length", 0);
+  options.radius = c.value<std::int64_t>("radius", 0);
+  options.down_factor = c.value<std::int64_t>("down_factor", 0);
+  options.proportional = c.value("proportional", false);
+  if (const auto shape = c.weights.shape_of("spatial_weight"); shape && options.down_factor > 0)
+    options.spatial_weight = c.weights.get("spatial_weight", *shape);
+  return clear_attention(c.tensor("query"), c.tensor("key"), c.tensor("value"), options);
+}
+
 constexpr AttentionRunner kRunners[] = {
     {"attention", run_attention},
+    {"clear_attention", run_clear_attention},
     {"neighborhood_attention", run_neighborhood_attention},
     {"neighborhood_attention_layer", run_neighborhood_attention_layer},
 };

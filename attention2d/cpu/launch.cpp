@@ -35,6 +35,8 @@ FloatType float_type(DType dtype) {
 
 void flash_attention(Isa isa, const FlashProblem& problem) { launch(VITRINE_PICK(isa, flash_kernel), problem); }
 
+void local_attention(Isa isa, const LocalProblem& problem) { launch(VITRINE_PICK(isa, local_kernel), problem); }
+
 void neighborhood_attention(Isa isa, const NeighborhoodProblem& problem) {
   launch(VITRINE_PICK(isa, neighborhood_kernel), problem);
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include <vitrine/attention2d/cpu/attention.h>
+#include <vitrine/attention2d/cpu/local.h>
 #include <vitrine/attention2d/cpu/neighborhood.h>
 #include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/dtype.h>
@@ -13,6 +14,7 @@ namespace vitrine::cpu {
 FloatType float_type(DType dtype);  // of f32, bf16, f16
 
 void flash_attention(Isa isa, const FlashProblem& problem);
+void local_attention(Isa isa, const LocalProblem& problem);
 void neighborhood_attention(Isa isa, const NeighborhoodProblem& problem);
 
 }  // namespace vitrine::cpu

@@ -1,4 +1,4 @@
-// The reference cases of global and neighborhood attention: inputs follow from their names, outputs are stored.
+// The reference cases of global, neighborhood and CLEAR attention: inputs follow from their names, outputs are stored.
 #include <fstream>
 #include <functional>
 #include <map>
@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/clear.h>
 #include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/layers/ops.h>
 #include <vitrine/weights/sources.h>
@@ -96,6 +97,18 @@ Tensor run_layer(const json& entry, const std::string&) {
   return layer(x);
 }
 
+Tensor run_clear(const json& entry, const std::string& impl) {
+  const json& attributes = entry.at("attributes");
+  const auto integer = [&](const char* name) { return attributes.at(name).get<std::int64_t>(); };
+  ClearOptions options{.height = integer("height"), .width = integer("width"), .text_length = integer("text_length")};
+  options.radius = integer("radius");
+  options.down_factor = integer("down_factor");
+  options.spatial_weight = parameter(entry, "spatial_weight");
+  options.proportional = attributes.at("proportional").get<bool>();
+  options.impl = impl;
+  return clear_attention(input(entry, "query"), input(entry, "key"), input(entry, "value"), options);
+}
+
 TEST_CASE("attention operators give the stored outputs") {
   const std::string folder = VITRINE_SHARED_DIR "/goldens/attention/";
   std::ifstream stream(folder + "cases.json");
@@ -104,8 +117,10 @@ TEST_CASE("attention operators give the stored outputs") {
     return;
   }
   using Run = std::function<Tensor(const json&, const std::string&)>;
-  const std::map<std::string, Run> operators = {
-      {"attention", run_attention}, {"neighborhood_attention", run_neighborhood}, {"neighborhood_attention_layer", run_layer}};
+  const std::map<std::string, Run> operators = {{"attention", run_attention},
+                                                {"clear_attention", run_clear},
+                                                {"neighborhood_attention", run_neighborhood},
+                                                {"neighborhood_attention_layer", run_layer}};
   std::map<std::string, int> compared;
   const json all = json::parse(stream);
   for (const json& entry : all.at("cases")) {
@@ -121,6 +136,7 @@ TEST_CASE("attention operators give the stored outputs") {
     ++compared[found->first];
   }
   CHECK(compared["attention"] == 13);
+  CHECK(compared["clear_attention"] == 7);
   CHECK(compared["neighborhood_attention"] == 32);
   CHECK(compared["neighborhood_attention_layer"] == 4);
 }

@@ -1,11 +1,13 @@
 #include <vitrine/attention2d/neighborhood.h>
 
+#include <array>
 #include <string>
 #include <vector>
 
 #include <attention2d/compare.h>
 #include <catch.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <layers/random.h>
 
 #include <vitrine/attention2d/attention.h>
@@ -28,46 +30,163 @@ std::vector<std::string> classes() {
   return test::implementations("classes", {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16});
 }
 
+std::vector<std::string> tiles() {
+  return test::implementations("tiles", {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16});
+}
+
+std::vector<std::string> both() {
+  std::vector<std::string> names = fused();
+  for (const std::string& name : tiles()) names.push_back(name);
+  return names;
+}
+
 Tensor run(const Tensor& q, const Tensor& k, const Tensor& v, NeighborhoodOptions options, const std::string& impl) {
   options.impl = impl;
   return neighborhood_attention(q, k, v, options);
 }
 
-void check_against_reference(const Tensor& q, const Tensor& k, const Tensor& v, const NeighborhoodOptions& options) {
+void check_against_reference(const Tensor& q, const Tensor& k, const Tensor& v, const NeighborhoodOptions& options,
+                             const std::vector<std::string>& implementations) {
   const Tensor expected = run(q, k, v, options, "reference");
   CHECK(difference(run(q, k, v, options, ""), expected, tolerance_of(q.dtype())) == "");
-  for (const std::string& impl : fused()) {
+  for (const std::string& impl : implementations) {
     INFO(impl);
     CHECK(difference(run(q, k, v, options, impl), expected, tolerance_of(q.dtype())) == "");
   }
 }
 
-TEST_CASE("fused neighborhood attention is the reference on random problems") {
-  Random random(1);
-  for (int round = 0; round < 90; ++round) {
-    const DType dtype = round % 4 == 0 ? DType::bf16 : round % 7 == 0 ? DType::f16 : DType::f32;
+// A problem of random sizes; of the options that only the tiles have where `is_general`.
+struct RandomProblem {
+  Tensor q, k, v;
+  NeighborhoodOptions options;
+  std::string text;
+
+  RandomProblem(Random& random, DType dtype, bool is_general) {
     const int axes = static_cast<int>(random.integer(1, 3));
     const std::int64_t B = random.integer(1, 2), Hk = random.integer(1, 2), Hq = Hk * random.integer(1, 2);
     const std::int64_t D = random.integer(1, 40), Dv = random.integer(1, 40);
-    NeighborhoodOptions options;
-    Shape q{B}, k{B}, v{B};
+    Shape shape{B};
+    bool has_plain_axes = true;
     for (int a = 0; a < axes; ++a) {
       options.kernel_size[a] = random.integer(1, axes == 1 ? 20 : axes == 2 ? 8 : 4);
       options.dilation[a] = random.integer(1, 3);
+      options.stride[a] = is_general ? random.integer(1, options.kernel_size[a]) : 1;
+      options.is_causal[a] = is_general && random.integer(0, 1) == 1;
+      has_plain_axes = has_plain_axes && options.stride[a] == 1 && !options.is_causal[a];
       const std::int64_t least = options.kernel_size[a] * options.dilation[a];
-      const std::int64_t size = random.integer(least, least + (a + 1 == axes ? 40 : axes == 2 ? 8 : 3));
-      for (Shape* shape : {&q, &k, &v}) shape->push_back(size);
+      shape.push_back(random.integer(least, least + (a + 1 == axes ? 40 : axes == 2 ? 8 : 3)));
     }
-    for (auto [shape, heads, dim] : {std::tuple(&q, Hq, D), std::tuple(&k, Hk, D), std::tuple(&v, Hk, Dv)}) {
-      shape->push_back(heads);
-      shape->push_back(dim);
-    }
-    if (axes == 2 && random.integer(0, 1))
+    const auto tensor = [&](const Shape& tokens, std::int64_t heads, std::int64_t dim) {
+      Shape all = tokens;
+      all.push_back(heads);
+      all.push_back(dim);
+      return random.tensor(all).to(dtype);
+    };
+    q = tensor(shape, Hq, D);
+    k = tensor(shape, Hk, D);
+    v = tensor(shape, Hk, Dv);
+    if (axes == 2 && has_plain_axes && random.integer(0, 1) == 1)
       options.rpb = random.tensor({Hq, 2 * options.kernel_size[0] - 1, 2 * options.kernel_size[1] - 1});
-    INFO(fmt::format("round {}: q {} {} kernel {}x{}x{} dilation {}x{}x{}", round, q.to_string(), name_of(dtype),
-                     options.kernel_size[0], options.kernel_size[1], options.kernel_size[2], options.dilation[0],
-                     options.dilation[1], options.dilation[2]));
-    check_against_reference(random.tensor(q).to(dtype), random.tensor(k).to(dtype), random.tensor(v).to(dtype), options);
+    if (is_general && random.integer(0, 1) == 1) {
+      const Shape tokens{B, random.integer(1, 70)};
+      options.additional_keys = tensor(tokens, Hk, D);
+      options.additional_values = tensor(tokens, Hk, Dv);
+    }
+    if (random.integer(0, 5) == 0) options.scale = random.integer(0, 1) == 1 ? 0.7f : -0.3f;
+    text = fmt::format("q {} k {} {} kernel {} dilation {} stride {} causal {}", q.shape().to_string(), k.shape().to_string(),
+                       name_of(dtype), fmt::join(options.kernel_size, "x"), fmt::join(options.dilation, "x"),
+                       fmt::join(options.stride, "x"), fmt::join(options.is_causal, "x"));
+  }
+};
+
+TEST_CASE("neighborhood kernels are the reference on random problems") {
+  Random random(1);
+  for (int round = 0; round < 120; ++round) {
+    const DType dtype = round % 4 == 0 ? DType::bf16 : round % 7 == 0 ? DType::f16 : DType::f32;
+    const bool is_general = round >= 60;
+    const RandomProblem p(random, dtype, is_general);
+    INFO(fmt::format("round {}: {}", round, p.text));
+    check_against_reference(p.q, p.k, p.v, p.options, is_general ? tiles() : both());
+  }
+}
+
+TEST_CASE("where the stride is the kernel, windows attend to themselves") {
+  Random random(21);
+  const Tensor x = random.tensor({2, 8, 15, 3, 2, 16});
+  NeighborhoodOptions options;
+  options.kernel_size = options.stride = {4, 5, 1};
+  for (const std::string& impl : tiles()) {
+    INFO(impl);
+    const Tensor out = run(x.select(3, 0), x.select(3, 1), x.select(3, 2), options, impl);
+    for (std::int64_t y = 0; y < 8; y += 4)
+      for (std::int64_t w = 0; w < 15; w += 5) {
+        const auto window = [&](const Tensor& map) {
+          return map.slice(1, y, y + 4).slice(2, w, w + 5).contiguous().view({2, 20, 2, 16});
+        };
+        const Tensor expected =
+            attention(window(x.select(3, 0)), window(x.select(3, 1)), window(x.select(3, 2)), {.impl = "reference"});
+        CHECK(difference(window(out), expected, 1e-5) == "");
+      }
+  }
+}
+
+TEST_CASE("causal axes never look ahead") {
+  Random random(22);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    NeighborhoodOptions options;
+    options.kernel_size = {3, 5, 4};
+    options.dilation = {2, 1, 1};
+    options.stride = {2, 1, 3};
+    options.is_causal = {true, false, true};
+    const Tensor q = random.tensor({1, 8, 6, 19, 2, 16}).to(dtype), k = random.tensor({1, 8, 6, 19, 2, 16}).to(dtype),
+                 v = random.tensor({1, 8, 6, 19, 2, 16}).to(dtype);
+    const auto changed = [&](const Tensor& t, int axis, std::int64_t from) {
+      Tensor copy = Tensor::empty(t.shape(), t.dtype());
+      copy_(copy, t);
+      Tensor later = copy.slice(axis, from, t.size(axis));
+      copy_(later, random.tensor(later.shape()).to(dtype));
+      return copy;
+    };
+    for (const auto& [axis, from] : {std::pair(1, std::int64_t{5}), std::pair(3, std::int64_t{10})})
+      for (const std::string& impl : tiles()) {
+        INFO(impl << " axis " << axis);
+        const Tensor before = run(q, k, v, options, impl);
+        const Tensor after = run(q, changed(k, axis, from), changed(v, axis, from), options, impl);
+        CHECK(test::same_bits(after.slice(axis, 0, from).contiguous(), before.slice(axis, 0, from).contiguous()));
+        CHECK_FALSE(test::same_bits(after, before));
+      }
+  }
+}
+
+TEST_CASE("additional tokens are further keys under the same softmax") {
+  Random random(23);
+  const Tensor x = random.tensor({1, 6, 9, 3, 2, 16}), more = random.tensor({1, 700, 2, 2, 16});
+  NeighborhoodOptions options;
+  options.kernel_size = {6, 9, 1};
+  options.additional_keys = more.select(2, 0);
+  options.additional_values = more.select(2, 1);
+  const auto tokens = [&](int i) { return x.select(3, i).contiguous().view({1, 54, 2, 16}); };
+  const Tensor k = concat(std::array{tokens(1), more.select(2, 0)}, 1), v = concat(std::array{tokens(2), more.select(2, 1)}, 1);
+  const Tensor expected = attention(tokens(0), k, v, {.impl = "reference"}).view({1, 6, 9, 2, 16});
+  for (const std::string& impl : tiles()) {
+    INFO(impl);
+    CHECK(difference(run(x.select(3, 0), x.select(3, 1), x.select(3, 2), options, impl), expected, 1e-5) == "");
+  }
+}
+
+TEST_CASE("long lines, wide windows, large heads") {
+  Random random(24);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor x = random.tensor({1, 700, 3, 1, 24}).to(dtype);
+    for (const std::int64_t dilation : {1, 2}) {
+      NeighborhoodOptions options;
+      options.kernel_size = {255, 1, 1};
+      options.dilation = {dilation, 1, 1};
+      INFO(name_of(dtype) << " dilation " << dilation);
+      check_against_reference(x.select(2, 0), x.select(2, 1), x.select(2, 2), options, tiles());
+    }
+    const Tensor wide = random.tensor({1, 4, 5, 3, 1, 600}).to(dtype);
+    check_against_reference(wide.select(3, 0), wide.select(3, 1), wide.select(3, 2), {.kernel_size = {3, 3, 1}}, tiles());
   }
 }
 
@@ -79,7 +198,7 @@ TEST_CASE("fused neighborhood attention takes every width and head size around i
     options.kernel_size = {3, 3, 1};
     options.rpb = random.tensor({1, 5, 5});
     const Tensor x = random.tensor({1, 5, n, 3, 1, n});
-    check_against_reference(x.select(3, 0), x.select(3, 1), x.select(3, 2), options);
+    check_against_reference(x.select(3, 0), x.select(3, 1), x.select(3, 2), options, both());
   }
 }
 
@@ -91,7 +210,7 @@ TEST_CASE("kernels wider than a vector") {
     options.kernel_size = {2, kernel, 1};
     options.rpb = random.tensor({2, 3, 2 * kernel - 1});
     const Tensor x = random.tensor({1, 4, 45, 3, 2, 8});
-    check_against_reference(x.select(3, 0), x.select(3, 1), x.select(3, 2), options);
+    check_against_reference(x.select(3, 0), x.select(3, 1), x.select(3, 2), options, both());
   }
 }
 
@@ -103,7 +222,7 @@ TEST_CASE("a kernel of the map's size is full attention") {
   options.kernel_size = {6, 9, 1};
   const auto tokens = [&](int i) { return part(i).contiguous().view({2, 54, 2, 16}); };
   const Tensor expected = attention(tokens(0), tokens(1), tokens(2), {.impl = "reference"}).view({2, 6, 9, 2, 16});
-  std::vector<std::string> all = fused();
+  std::vector<std::string> all = both();
   for (const std::string& impl : classes()) all.push_back(impl);
   for (const std::string& impl : all) {
     INFO(impl);
