@@ -5,7 +5,7 @@
 
 namespace vitrine {
 
-// gelu: x Phi(x) by erf; gelu_tanh: its tanh form; quick_gelu: x sigmoid(1.702 x).
-enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh, hardswish };
+// gelu: x Phi(x) by erf; gelu_tanh: its tanh form; quick_gelu: x sigmoid(1.702 x); leaky_relu: slope 0.01 below zero.
+enum class Activation : std::uint8_t { none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh, hardswish, leaky_relu };
 
 }  // namespace vitrine

@@ -84,11 +84,13 @@ Activation parse_activation(std::string_view name) {
                                   {"sigmoid", Activation::sigmoid},
                                   {"tanh", Activation::tanh},
                                   {"hardswish", Activation::hardswish},
-                                  {"hard_swish", Activation::hardswish}};
+                                  {"hard_swish", Activation::hardswish},
+                                  {"leaky_relu", Activation::leaky_relu}};
   for (const Row& row : kRows)
     if (row.name == name) return row.activation;
   throw Error(fmt::format(
-      "unknown activation '{}': expected none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh or hardswish", name));
+      "unknown activation '{}': expected none, relu, gelu, gelu_tanh, quick_gelu, silu, sigmoid, tanh, hardswish or leaky_relu",
+      name));
 }
 
 Tensor add(const Tensor& a, const Tensor& b) { return binary("add", elementwise_kernels(cpu::isa()).add, a, b); }

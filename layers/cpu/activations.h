@@ -89,5 +89,8 @@ struct Tanh {
 struct HardSwish {
   static Vf apply(Vf x) { return mul(x, mul(min(set1(6.0f), max(zero(), add(x, set1(3.0f)))), set1(1.0f / 6.0f))); }
 };
+struct LeakyRelu {
+  static Vf apply(Vf x) { return select_less(x, zero(), mul(x, set1(0.01f)), x); }
+};
 
 }  // namespace vitrine::cpu::VITRINE_TARGET

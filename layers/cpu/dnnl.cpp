@@ -94,6 +94,9 @@ void append_activation(dnnl::post_ops& ops, Activation activation) {
     case Activation::hardswish:
       ops.append_eltwise(algorithm::eltwise_hardswish, 1.0f / 6.0f, 0.5f);
       break;
+    case Activation::leaky_relu:
+      ops.append_eltwise(algorithm::eltwise_relu, 0.01f, 0);
+      break;
   }
 }
 

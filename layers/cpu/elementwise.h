@@ -9,7 +9,7 @@
 namespace vitrine::cpu {
 
 inline constexpr int kFloatTypes = 3;  // f32, f16, bf16: the first values of DType
-inline constexpr int kActivations = 9;
+inline constexpr int kActivations = 10;
 
 struct ElementwiseKernels {
   const char* target;  // the one that it was compiled for

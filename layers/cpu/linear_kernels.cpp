@@ -221,6 +221,8 @@ Finish<T> finish_for(Activation activation) {
       return finish<Tanh, T>;
     case Activation::hardswish:
       return finish<HardSwish, T>;
+    case Activation::leaky_relu:
+      return finish<LeakyRelu, T>;
   }
   return finish<None, T>;
 }

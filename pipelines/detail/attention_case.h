@@ -71,6 +71,7 @@ class AttentionCase {
 // An operator's name and what computes its output: a table a file of runners, listed in verify_attention.cpp.
 using AttentionRunner = std::pair<std::string_view, Tensor (*)(const AttentionCase&)>;
 
+std::span<const AttentionRunner> linear_runners();
 std::span<const AttentionRunner> routed_runners();
 std::span<const AttentionRunner> window_runners();
 

@@ -27,13 +27,15 @@ double reference(Activation activation, double x) {
       return std::tanh(x);
     case Activation::hardswish:
       return x * std::min(std::max(x + 3.0, 0.0), 6.0) / 6.0;
+    case Activation::leaky_relu:
+      return x < 0 ? 0.01 * x : x;
   }
   return 0;
 }
 
-constexpr Activation kAll[] = {Activation::none,      Activation::relu,       Activation::gelu,
-                               Activation::gelu_tanh, Activation::quick_gelu, Activation::silu,
-                               Activation::sigmoid,   Activation::tanh,       Activation::hardswish};
+constexpr Activation kAll[] = {Activation::none,       Activation::relu,      Activation::gelu,    Activation::gelu_tanh,
+                               Activation::quick_gelu, Activation::silu,      Activation::sigmoid, Activation::tanh,
+                               Activation::hardswish,  Activation::leaky_relu};
 
 }  // namespace
 

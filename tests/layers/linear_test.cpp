@@ -25,9 +25,9 @@ namespace {
 using test::contains;
 using test::Random;
 
-const std::vector<Activation> kActivations{Activation::none,      Activation::relu,       Activation::gelu,
-                                           Activation::gelu_tanh, Activation::quick_gelu, Activation::silu,
-                                           Activation::sigmoid,   Activation::tanh,       Activation::hardswish};
+const std::vector<Activation> kActivations{
+    Activation::none, Activation::relu,    Activation::gelu, Activation::gelu_tanh, Activation::quick_gelu,
+    Activation::silu, Activation::sigmoid, Activation::tanh, Activation::hardswish, Activation::leaky_relu};
 
 double exact(double x, Activation activation) {
   switch (activation) {
@@ -49,6 +49,8 @@ double exact(double x, Activation activation) {
       return std::tanh(x);
     case Activation::hardswish:
       return x * std::min(std::max(x + 3, 0.0), 6.0) / 6;
+    case Activation::leaky_relu:
+      return x < 0 ? 0.01 * x : x;
   }
   return x;
 }

@@ -1,0 +1,46 @@
+#include <vitrine/attention2d/heads.h>
+
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace vitrine::detail {
+
+void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v) {
+  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
+    if (!t->defined() || t->rank() != 4)
+      throw Error(fmt::format("{}: {} is {}, expected [B, L, heads, head_dim]", op, name,
+                              t->defined() ? t->shape().to_string() : "undefined"));
+    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
+      throw Error(fmt::format("{}: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", op, name, name_of(t->dtype()),
+                              name_of(q.dtype())));
+    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("{}: {} is not on the cpu", op, name));
+  }
+  if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != q.size(2) ||
+      v.size(2) != q.size(2) || k.size(3) != q.size(3))
+    throw Error(fmt::format("{}: q {}, k {}, v {} do not fit; expected [B, Lq, H, D], [B, Lk, H, D], [B, Lk, H, Dv]", op,
+                            q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
+  if (q.size(3) == 0) throw Error(fmt::format("{}: head_dim is 0", op));
+  if (k.size(1) == 0) throw Error(fmt::format("{}: there are no keys", op));
+}
+
+void check_num_heads(std::string_view where, std::int64_t dim, std::int64_t num_heads) {
+  if (num_heads < 1 || dim < 1 || dim % num_heads != 0)
+    throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", where, dim, num_heads));
+}
+
+void check_tokens(std::string_view op, const Tensor& x, std::int64_t dim, std::string_view name) {
+  if (!x.defined() || x.rank() != 3 || x.size(2) != dim)
+    throw Error(
+        fmt::format("{}: {} is {}, expected [B, N, {}]", op, name, x.defined() ? x.shape().to_string() : "undefined", dim));
+}
+
+cpu::HeadsView heads_view(const Tensor& x) { return {x.raw(), x.stride(0), x.stride(2), x.stride(1)}; }
+
+std::array<Tensor, 3> split_qkv(std::string_view op, const Linear& qkv, const Tensor& x, std::int64_t num_heads) {
+  check_tokens(op, x, qkv.in_features());
+  const Tensor parts = qkv(x).unflatten(2, {3, num_heads, qkv.out_features() / 3 / num_heads});
+  return {parts.select(2, 0), parts.select(2, 1), parts.select(2, 2)};
+}
+
+}  // namespace vitrine::detail

@@ -1,0 +1,28 @@
+// What the modules of token attentions share: checks of heads, and the views of a fused projection.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include <vitrine/attention2d/cpu/linear_attention.h>
+#include <vitrine/layers/linear.h>
+#include <vitrine/layers/tensor.h>
+
+namespace vitrine::detail {
+
+// q [B, Lq, H, D], k [B, Lk, H, D], v [B, Lk, H, Dv] of one floating type on the cpu, with keys and channels; else Error.
+void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v);
+// At least one head, and as many as divide dim; `where` is the module's path.
+void check_num_heads(std::string_view where, std::int64_t dim, std::int64_t num_heads);
+
+// x is [B, N, dim]; else Error.
+void check_tokens(std::string_view op, const Tensor& x, std::int64_t dim, std::string_view name = "x");
+
+// What a kernel reads of x [B, L, heads, D].
+cpu::HeadsView heads_view(const Tensor& x);
+
+// q, k, v [B, N, heads, head_dim]: views of the fused projection of x [B, N, C].
+std::array<Tensor, 3> split_qkv(std::string_view op, const Linear& qkv, const Tensor& x, std::int64_t num_heads);
+
+}  // namespace vitrine::detail
