@@ -36,6 +36,8 @@ Vf activated(Vf x, Activation activation) {
       return Tanh::apply(x);
     case Activation::hardswish:
       return HardSwish::apply(x);
+    case Activation::leaky_relu:
+      return LeakyRelu::apply(x);
   }
   return x;
 }
