@@ -521,8 +521,57 @@ void feature_dots(const FeatureProblem& p, i64 begin, i64 end, void* workspace) 
   }
 }
 
+// --- FLatten's focusing -----------------------------------------------------------------------------------------
+
+// Powers of values up to 1: of the largest, so that none of the squares of a row's larger ones underflow.
+void raise(float* x, i64 count, float power) {
+  const i64 whole = static_cast<i64>(power);
+  if (power > 16.0f || static_cast<float>(whole) != power) {
+    for (i64 i = 0; i < count; ++i) x[i] = __builtin_powf(x[i], power);
+    return;
+  }
+  for_vectors(count, [&](i64 i, int n) {
+    const Vf base = load_lanes(x + i, n);
+    Vf product = base;
+    for (i64 k = 1; k < whole; ++k) product = mul(product, base);
+    store_lanes(x + i, product, n);
+  });
+}
+
+float sum_of_squares(const float* x, i64 count) { return dot(x, x, count); }
+
+template <typename T>
+void focus_row(T* x, i64 channels, const float* added, const float* inverse_scale, float power, float* u) {
+  Vf most = zero();
+  for_vectors(channels, [&](i64 c, int n) {
+    Vf value = load_lanes(x + c, n);
+    if (added) value = add(value, load_lanes(added + c, n));
+    value = mul(add(max(zero(), value), set1(1e-6f)), load_lanes(inverse_scale + c, n));
+    store_lanes(u + c, value, n);
+    most = max(most, value);
+  });
+  const float largest = reduce_max(most);
+  multiply_row(u, channels, 1.0f / largest);
+  const float before = sum_of_squares(u, channels);
+  raise(u, channels, power);
+  const Vf factor = set1(largest * __builtin_sqrtf(before / sum_of_squares(u, channels)));
+  for_vectors(channels, [&](i64 c, int n) { store_lanes(x + c, mul(load_lanes(u + c, n), factor), n); });
+}
+
+void focus(void* x, FloatType type, i64 channels, const float* added, const float* inverse_scale, float power, float* u) {
+  switch (type) {
+    case FloatType::f32:
+      return focus_row(static_cast<float*>(x), channels, added, inverse_scale, power, u);
+    case FloatType::f16:
+      return focus_row(static_cast<F16*>(x), channels, added, inverse_scale, power, u);
+    case FloatType::bf16:
+      return focus_row(static_cast<Bf16*>(x), channels, added, inverse_scale, power, u);
+  }
+}
+
 constexpr LinearAttentionKernels kTable{
-    stages, items, state_floats, workspace_bytes, run, feature_chunks, feature_workspace_bytes, feature_sums, feature_dots};
+    stages,       items,        state_floats, workspace_bytes, run, feature_chunks, feature_workspace_bytes,
+    feature_sums, feature_dots, focus};
 
 }  // namespace
 

@@ -59,6 +59,11 @@ struct LinearAttentionKernels {
   std::int64_t (*feature_workspace_bytes)(const FeatureProblem&);
   void (*feature_sums)(const FeatureProblem&, std::int64_t begin, std::int64_t end, void* workspace);
   void (*feature_dots)(const FeatureProblem&, std::int64_t begin, std::int64_t end, void* workspace);
+
+  // x <- |u| u^power / |u^power| with u = (relu(x + added) + 1e-6) inverse_scale, one row. added: null, or as inverse_scale
+  // [channels]; workspace [channels].
+  void (*focus)(void* x, FloatType type, std::int64_t channels, const float* added, const float* inverse_scale, float power,
+                float* workspace);
 };
 
 VITRINE_KERNEL_TABLE(LinearAttentionKernels, linear_attention_kernels)

@@ -1,0 +1,91 @@
+#include <vitrine/attention2d/focused_linear_attention.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cpu/linear_attention.h>
+#include <vitrine/attention2d/depthwise.h>
+#include <vitrine/attention2d/heads.h>
+#include <vitrine/attention2d/linear_attention.h>
+#include <vitrine/layers/cpu/parallel.h>
+#include <vitrine/layers/memory.h>
+#include <vitrine/layers/ops.h>
+
+namespace vitrine {
+
+namespace {
+
+// u <- |u| u^f / |u^f| of u = (relu(x + added) + 1e-6) inverse_scale, in the place of x [B, N, C], a view.
+void focus(Tensor& x, const Tensor& added, const Tensor& inverse_scale, double power) {
+  const std::int64_t tokens = x.size(1), channels = x.size(2), bytes = static_cast<std::int64_t>(size_of(x.dtype()));
+  const auto kernel = cpu::linear_attention_kernels(cpu::isa()).focus;
+  cpu::parallel_for(x.size(0) * tokens, std::max<std::int64_t>(1, 8192 / channels), [&](std::int64_t begin, std::int64_t end) {
+    const auto workspace = allocate(static_cast<std::size_t>(channels) * sizeof(float));
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t b = row / tokens, n = row % tokens;
+      kernel(static_cast<std::byte*>(x.raw()) + (b * x.stride(0) + n * x.stride(1)) * bytes, cpu::float_type(x.dtype()), channels,
+             added.defined() ? added.data<float>() + n * channels : nullptr, inverse_scale.data<float>(),
+             static_cast<float>(power), static_cast<float*>(workspace.get()));
+    }
+  });
+}
+
+}  // namespace
+
+FocusedLinearAttention::FocusedLinearAttention(const Weights& w, const FocusedLinearAttentionConfig& c,
+                                               const LinearOptions& proj_options)
+    : config(c) {
+  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  if (c.window_size[0] < 1 || c.window_size[1] < 1)
+    throw Error(fmt::format("{}: a window of {}x{}, expected positive sizes", w.path(), c.window_size[0], c.window_size[1]));
+  if (!(c.focusing_factor > 0))
+    throw Error(fmt::format("{}: focusing_factor {}, expected a positive one", w.path(), c.focusing_factor));
+  if (c.kernel_size < 1 || c.kernel_size % 2 == 0)
+    throw Error(fmt::format("{}: kernel_size {}, expected an odd one", w.path(), c.kernel_size));
+  const std::int64_t tokens = c.window_size[0] * c.window_size[1], d = c.dim / c.num_heads, k = c.kernel_size;
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  positional_encoding = w.get("positional_encoding", {1, tokens, c.dim}).view({tokens, c.dim});
+  inverse_scale = w.get("scale", {1, 1, c.dim}).view({c.dim}).clone();
+  float* scale = inverse_scale.data<float>();
+  std::transform(scale, scale + c.dim, scale, [](float s) {  // log(1 + e^s) without overflow
+    return static_cast<float>(1 / (std::max<double>(s, 0) + std::log1p(std::exp(-std::abs(static_cast<double>(s))))));
+  });
+  const Tensor weight = (w / "dwc").get("weight", {d, 1, k, k}), head_bias = (w / "dwc").get("bias", {d});
+  kernels = Tensor::empty({1, k, k, c.dim});
+  bias = Tensor::empty({c.dim});
+  for (std::int64_t i = 0; i < c.dim; ++i) {
+    bias.data<float>()[i] = head_bias.data<float>()[i % d];
+    for (std::int64_t tap = 0; tap < k * k; ++tap)
+      kernels.data<float>()[tap * c.dim + i] = weight.data<float>()[i % d * k * k + tap];
+  }
+}
+
+Tensor FocusedLinearAttention::operator()(const Tensor& x, Tensor residual) const {
+  detail::check_tokens("focused_linear_attention", x, config.dim);
+  const auto [rows, columns] = config.window_size;
+  if (x.size(1) != rows * columns)
+    throw Error(fmt::format("focused_linear_attention: x is {}, expected {} tokens of a window of {}x{}", x.shape().to_string(),
+                            rows * columns, rows, columns));
+  const std::int64_t C = config.dim;
+  const Tensor parts = qkv(x);  // [B, N, 3 C]
+  Tensor q = parts.slice(2, 0, C), k = parts.slice(2, C, 2 * C);
+  const Tensor v = parts.slice(2, 2 * C, 3 * C);
+  focus(q, {}, inverse_scale, config.focusing_factor);
+  focus(k, positional_encoding, inverse_scale, config.focusing_factor);
+  const auto heads = [&](const Tensor& t) { return t.unflatten(2, {config.num_heads, C / config.num_heads}); };
+  Tensor y = linear_attention(heads(q), heads(k), heads(v),
+                              {.query_map = FeatureMap::identity,
+                               .key_map = FeatureMap::identity,
+                               .normalizer = LinearNormalizer::mean,
+                               .eps = 1e-6f})
+                 .view({x.size(0), rows, columns, C});
+  detail::add_depthwise("focused_linear_attention", y, v.unflatten(1, {rows, columns}), kernels, bias);
+  return proj(y.view(x.shape()), {.residual = std::move(residual)});
+}
+
+}  // namespace vitrine

@@ -1,0 +1,84 @@
+#include <vitrine/attention2d/inline_attention.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/depthwise.h>
+#include <vitrine/attention2d/heads.h>
+#include <vitrine/attention2d/linear_attention.h>
+#include <vitrine/layers/ops.h>
+
+namespace vitrine {
+
+namespace {
+
+constexpr std::int64_t kTaps = 9;
+
+// Outputs 9 c + t, tap t of channel c, to t * head_dim + c.
+Tensor taps_first(const Tensor& rows, std::int64_t head_dim) {
+  return permute(rows.view({head_dim, kTaps, -1}), std::array{1, 0, 2}).view({kTaps * head_dim, -1});
+}
+
+// The depth-wise kernels of every sample, f32 [B, 3, 3, C].
+Tensor predict_kernels(const InlineAttention& m, const Tensor& x) {
+  const std::int64_t B = x.size(0), C = m.config.dim, heads = m.config.num_heads, d = C / heads;
+  const Tensor token = mean(x.to(DType::f32), 1, 1);  // [B, C]
+  Tensor hidden = Tensor::empty({B, C}), kernels = Tensor::empty({B, heads * kTaps * d});
+  const auto each_head = [&](const std::vector<Linear>& layers, const Tensor& from, Tensor& to) {
+    for (std::int64_t h = 0; h < heads; ++h) {
+      Tensor part = to.slice(1, h * to.size(1) / heads, (h + 1) * to.size(1) / heads);
+      layers[static_cast<std::size_t>(h)].write_to(part, from.slice(1, h * d, (h + 1) * d));
+    }
+  };
+  each_head(m.hidden, token, hidden);
+  activate_(hidden, Activation::gelu);
+  each_head(m.kernel, hidden, kernels);
+  return permute(kernels.view({B, heads, kTaps, d}), std::array{0, 2, 1, 3}).view({B, 3, 3, C});
+}
+
+}  // namespace
+
+InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& c, const LinearOptions& proj_options)
+    : config(c) {
+  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  if (c.window_size[0] < 1 || c.window_size[1] < 1)
+    throw Error(fmt::format("{}: a window of {}x{}, expected positive sizes", w.path(), c.window_size[0], c.window_size[1]));
+  const std::int64_t d = c.dim / c.num_heads;
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  const Weights r = w / "residual";
+  const Tensor first = (r / 0).get("weight", {c.dim, d, 1}), first_bias = (r / 0).get("bias", {c.dim});
+  const Tensor second = (r / 2).get("weight", {kTaps * c.dim, d, 1}), second_bias = (r / 2).get("bias", {kTaps * c.dim});
+  for (std::int64_t h = 0; h < c.num_heads; ++h) {
+    const auto rows = [&](const Tensor& t, std::int64_t count) { return t.slice(0, h * count, (h + 1) * count); };
+    // in f32 whatever the model computes in: they are small
+    hidden.emplace_back(rows(first, d).view({d, d}), rows(first_bias, d), DType::f32, w.device());
+    kernel.emplace_back(taps_first(rows(second, kTaps * d).view({kTaps * d, d}), d),
+                        taps_first(rows(second_bias, kTaps * d), d).view({kTaps * d}), DType::f32, w.device());
+  }
+}
+
+Tensor InlineAttention::operator()(const Tensor& x, Tensor residual) const {
+  const auto [q, k, v] = detail::split_qkv("inline_attention", qkv, x, config.num_heads);  // [B, N, heads, head_dim]
+  const auto [rows, columns] = config.window_size;
+  const std::int64_t prefix = config.class_token ? 1 : 0;
+  if (x.size(1) != prefix + rows * columns)
+    throw Error(fmt::format("inline_attention: x is {}, expected {} tokens of a window of {}x{}", x.shape().to_string(),
+                            prefix + rows * columns, rows, columns));
+  Tensor y = linear_attention(q, k, v,
+                              {.query_map = config.feature_map,
+                               .key_map = config.feature_map,
+                               .feature_scale = config.feature_scale,
+                               .normalizer = LinearNormalizer::subtract,
+                               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(q.size(3))))})
+                 .flatten(2, 3);  // [B, N, C]
+  const auto image = [&](const Tensor& t) { return t.slice(1, prefix, t.size(1)).unflatten(1, {rows, columns}); };
+  Tensor onto = image(y);
+  detail::add_depthwise("inline_attention", onto, image(v.flatten(2, 3)), predict_kernels(*this, x));
+  return proj(y, {.residual = std::move(residual)});
+}
+
+}  // namespace vitrine
