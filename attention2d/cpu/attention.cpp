@@ -32,6 +32,7 @@ constexpr int kPanel = 2 * kLanes;
 constexpr i64 kBlock = 512;
 constexpr i64 kStep = kBlock + 16;  // words between rows of Q and S: an odd number of cache lines, they fall into different sets
 constexpr int kGroups = 4;
+constexpr i64 kFewItems = 16;  // fewer leave threads without work: then tiles are smaller
 constexpr float kLog2e = 1.44269504088896341f;
 constexpr float kMinusInfinity = -__builtin_inff();
 
@@ -135,6 +136,7 @@ Layout layout_of(const FlashProblem& p, int per_word) {
   l.blocks = ceil_div(p.keys, kBlock);
   l.block = l.blocks <= 1 ? p.keys : round_up(ceil_div(p.keys, l.blocks), kPanel);
   l.groups = l.blocks > 1 ? kGroups : 1;
+  while (l.groups > 1 && p.images * p.groups * p.heads * ceil_div(p.queries, kRows * l.groups) < kFewItems) l.groups /= 2;
   l.tiles = ceil_div(p.queries, kRows * l.groups);
   l.o_step = round_up(p.value_dim, kPanel);
   const auto place = [&l](i64 words) {
@@ -172,8 +174,9 @@ struct Rows {
   const T* padding;
 
   const T* operator[](i64 n) const {
-    if (!index) return base + n / view->columns * view->row + n % view->columns * view->column;
-    return index[n] < 0 ? padding : base + index[n] * view->column;
+    if (index) return index[n] < 0 ? padding : base + index[n] * view->column;
+    if (n < view->columns) return base + n * view->column;  // divisions would take as long as packing the row
+    return base + n / view->columns * view->row + n % view->columns * view->column;
   }
 };
 
@@ -340,7 +343,8 @@ void prepare_row(const FlashProblem& p, const Part& part, i64 query, float scale
   if (p.bias) {
     const i64 table = p.pattern ? p.pattern[part.group] * p.bias_pattern : 0;
     const float* bias = p.bias + table + part.image * p.bias_image + part.head * p.bias_head + query * p.bias_row + first_key;
-    for (i64 j = 0; j < count; ++j) s[j] = s[j] * scale + bias[j];
+    for (i64 j = 0; j < count; j += kLanes)
+      store(s + j, fma(load(s + j), set1(scale), load_part(bias + j, lanes_left(count, j))));
   } else {
     for (i64 j = 0; j < count; ++j) s[j] *= scale;
   }
