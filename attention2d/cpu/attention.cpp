@@ -281,10 +281,8 @@ void pack_queries(const FlashProblem& p, const Layout& l, const Part& part, cons
   }
 }
 
-// Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives the factor that
-// sums over earlier blocks take.
-template <typename Path>
-float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
+// The largest of a row's first `count` logits.
+float row_largest(const float* s, i64 count) {
   Vf most[2] = {set1(kMinusInfinity), set1(kMinusInfinity)};
   i64 j = 0;
   for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
@@ -292,15 +290,21 @@ float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
     most[1] = max(most[1], load(s + j + kLanes));
   }
   for (; j < count; j += kLanes) most[0] = max(most[0], keep_n(load(s + j), lanes_left(count, j), set1(kMinusInfinity)));
-  const float block_largest = reduce_max(max(most[0], most[1]));
-  const float largest = block_largest > state.largest ? block_largest : state.largest;
+  return reduce_max(max(most[0], most[1]));
+}
+
+// Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives sums of them, to be
+// added up.
+template <typename Path>
+Vf row_weights(float* s, i64 count, i64 end, float unit, float largest) {
+  i64 j = 0;
   if (largest == kMinusInfinity) {  // nothing seen so far
-    for (j = 0; j < end; j += kLanes) Path::store_weights(s, j, zero());
-    return 1.0f;
+    for (; j < end; j += kLanes) Path::store_weights(s, j, zero());
+    return zero();
   }
   const Vf u = set1(unit), shift = set1(-largest * unit);
   Vf sum[2] = {zero(), zero()};
-  for (j = 0; j + 2 * kLanes <= count; j += 2 * kLanes) {
+  for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
     const Vf a = exp2_negative<Path::kExpTerms>(fma(load(s + j), u, shift));
     const Vf b = exp2_negative<Path::kExpTerms>(fma(load(s + j + kLanes), u, shift));
     Path::store_weights(s, j, a);
@@ -314,16 +318,16 @@ float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
     Path::store_weights(s, j, a);
     sum[0] = add(sum[0], a);
   }
-  float factor = 1.0f;
-  if (state.largest != largest) {
-    const float change = state.largest == kMinusInfinity ? kMinusInfinity : (state.largest - largest) * unit;
-    alignas(64) float lanes[kLanes];
-    store(lanes, exp2_negative<5>(set1(change)));
-    factor = lanes[0];
-  }
-  state.largest = largest;
-  state.sum = state.sum * factor + reduce_add(add(sum[0], sum[1]));
-  return factor;
+  return add(sum[0], sum[1]);
+}
+
+// The factor that sums over earlier blocks take when the largest logit becomes `largest`.
+float rescaling(float before, float largest, float unit) {
+  if (before == largest) return 1.0f;
+  if (before == kMinusInfinity) return 0.0f;
+  alignas(64) float lanes[kLanes];
+  store(lanes, exp2_negative<5>(set1((before - largest) * unit)));
+  return lanes[0];
 }
 
 // s[i] += row[(first + i) / columns] + column[(first + i) % columns]
@@ -383,11 +387,25 @@ void attend_group(const FlashProblem& p, const Layout& l, const Part& part, cons
                                keys, false);
   const bool plain = !p.bias && !p.mask && !p.row_bias.data && !p.is_cosine && state[0].scale > 0;
   const i64 weight_words = ceil_div(keys, Path::kPerWord);
+  // Largest, weights, sum: each is a chain of dependent operations. Step by step for all rows, the rows' chains overlap: a row
+  // of 64 logits takes a third of the cycles.
+  i64 count[kRows];
+  float largest[kRows], unit[kRows];
+  Vf sum[kRows];
   for (int r = 0; r < rows; ++r) {
-    const i64 count = p.is_causal ? min_of(keys, query[r] + 1 - first_key) : keys;
-    if (!plain) prepare_row(p, part, query[r], state[r].scale, workspace + l.norm_at, first_key, count, s + r * kStep);
-    const float factor = row_softmax<Path>(s + r * kStep, count < 0 ? 0 : count, weight_words * Path::kPerWord,
-                                           plain ? state[r].scale * kLog2e : kLog2e, state[r]);
+    count[r] = p.is_causal ? min_of(keys, query[r] + 1 - first_key) : keys;
+    if (count[r] < 0) count[r] = 0;
+    unit[r] = plain ? state[r].scale * kLog2e : kLog2e;
+    if (!plain) prepare_row(p, part, query[r], state[r].scale, workspace + l.norm_at, first_key, count[r], s + r * kStep);
+    largest[r] = row_largest(s + r * kStep, count[r]);
+    if (!(largest[r] > state[r].largest)) largest[r] = state[r].largest;
+  }
+  for (int r = 0; r < rows; ++r)
+    sum[r] = row_weights<Path>(s + r * kStep, count[r], weight_words * Path::kPerWord, unit[r], largest[r]);
+  for (int r = 0; r < rows; ++r) {
+    const float factor = rescaling(state[r].largest, largest[r], unit[r]);
+    state[r].largest = largest[r];
+    state[r].sum = state[r].sum * factor + reduce_add(sum[r]);
     if (first_key > 0 && factor != 1.0f)
       for (i64 d = 0; d < p.value_dim; d += kLanes) store(o + r * l.o_step + d, mul(load(o + r * l.o_step + d), set1(factor)));
   }
