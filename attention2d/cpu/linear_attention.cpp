@@ -4,9 +4,9 @@
 //   merge    a head:                          the chunks' states in order, then what the rule makes of S and z
 //   apply    64 queries, head by head:        out = phi(Q) S
 //
-// Features of the 64 tokens are written to the workspace as f32 and broadcast from there; the rows of V (in S += ...) and of
-// S (in phi(Q) S) are the vectors: V is read where it lies, nothing is packed or transposed. Heads come innermost, so that
-// the rows of a fused projection, kilobytes apart, stay in the L2 cache while all heads take their part of them.
+// Features of 64 tokens, and their rows of V, are written to the workspace as f32: rows of a fused projection are kilobytes
+// apart and would share a few sets of the L1 cache. Features are broadcast from there; rows of V (in S += ...) and of S (in
+// phi(Q) S) are the vectors. While a tile is multiplied, the next one is asked for.
 // Where the keys are one chunk, an item is a head and does all three.
 #include <vitrine/attention2d/cpu/linear_attention.h>
 
@@ -174,8 +174,7 @@ void rotate_rows(float* rows, i64 step, i64 count, i64 dim, const float* sin, co
   }
 }
 
-template <typename T>
-void add_columns(const Tokens<T>& x, float* sums) {
+void add_columns(const Tokens<float>& x, float* sums) {
   for_vectors(x.dim, [&](i64 d, int n) {
     Vf sum = load_lanes(sums + d, n);
     for (i64 j = 0; j < x.count; ++j) sum = add(sum, load_lanes(x.row + j * x.step + d, n));
@@ -196,62 +195,66 @@ void fill(float* to, i64 count, float value) {
 // --- products ---------------------------------------------------------------------------------------------------
 
 // C[kR][kV vectors] (+)= A[kR][k] B[k][kV vectors]. A's element (r, i) is a[r * step + i], or with kTransposed a[i * step + r].
-// The last vector of B has `last` lanes in memory.
-template <bool kTransposed, typename T, int kR, int kV>
-void multiply(i64 k, const float* a, i64 a_step, const T* b, i64 b_step, int last, float* c, i64 c_step, bool accumulate) {
+template <bool kTransposed, int kR, int kV>
+void multiply(i64 k, const float* a, i64 a_step, const float* b, i64 b_step, float* c, i64 c_step, bool accumulate) {
   Vf sum[kR][kV];
 #pragma GCC unroll 8
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) sum[r][v] = accumulate ? load(c + r * c_step + v * kLanes) : zero();
-  const auto run = [&](auto load_last) __attribute__((always_inline)) {
-    for (i64 i = 0; i < k; ++i, b += b_step, a += kTransposed ? a_step : 1) {
-      Vf column[kV];
-      if constexpr (kV > 1) column[0] = load(b);
-      column[kV - 1] = load_last(b + (kV - 1) * kLanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < kR; ++r) {
-        const Vf element = set1(a[kTransposed ? r : r * a_step]);
+  for (i64 i = 0; i < k; ++i, b += b_step, a += kTransposed ? a_step : 1) {
+    Vf column[kV];
 #pragma GCC unroll 2
-        for (int v = 0; v < kV; ++v) sum[r][v] = fma(element, column[v], sum[r][v]);
-      }
+    for (int v = 0; v < kV; ++v) column[v] = load(b + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kR; ++r) {
+      const Vf element = set1(a[kTransposed ? r : r * a_step]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) sum[r][v] = fma(element, column[v], sum[r][v]);
     }
-  };
-  if (last == kLanes)
-    run([](const T* p) { return load(p); });
-  else
-    run([last](const T* p) { return load_n(p, last); });
+  }
 #pragma GCC unroll 8
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) store(c + r * c_step + v * kLanes, sum[r][v]);
 }
 
-template <bool kTransposed, typename T, int kR>
-void multiply_rows(int rows, i64 k, const float* a, i64 a_step, const T* b, i64 b_step, i64 columns, float* c, i64 c_step,
+template <bool kTransposed, int kR>
+void multiply_rows(int rows, i64 k, const float* a, i64 a_step, const float* b, float* c, i64 step, i64 columns,
                    bool accumulate) {
   if constexpr (kR > 1) {
-    if (rows < kR) return multiply_rows<kTransposed, T, kR - 1>(rows, k, a, a_step, b, b_step, columns, c, c_step, accumulate);
+    if (rows < kR) return multiply_rows<kTransposed, kR - 1>(rows, k, a, a_step, b, c, step, columns, accumulate);
   }
   for (i64 at = 0; at < columns; at += 2 * kLanes) {
-    const i64 rest = columns - at;
-    if (rest > kLanes)
-      multiply<kTransposed, T, kR, 2>(k, a, a_step, b + at, b_step, static_cast<int>(min_of(rest - kLanes, kLanes)), c + at,
-                                      c_step, accumulate);
+    if (columns - at > kLanes)
+      multiply<kTransposed, kR, 2>(k, a, a_step, b + at, step, c + at, step, accumulate);
     else
-      multiply<kTransposed, T, kR, 1>(k, a, a_step, b + at, b_step, static_cast<int>(rest), c + at, c_step, accumulate);
+      multiply<kTransposed, kR, 1>(k, a, a_step, b + at, step, c + at, step, accumulate);
   }
 }
 
-// C [rows][columns] (+)= A B; C's rows are padded to whole vectors.
-template <bool kTransposed, typename T>
-void multiply_all(i64 rows, i64 k, const float* a, i64 a_step, const T* b, i64 b_step, i64 columns, float* c, i64 c_step,
-                  bool accumulate) {
+// Rows that are needed next, asked for a few at a time: all at once would wait for each other, and no hardware prefetcher
+// follows rows that are kilobytes apart.
+template <typename T>
+struct Ahead {
+  const T* row;
+  i64 step, count, columns;
+
+  void fetch(i64 part, i64 parts) const {
+    for (i64 j = count * part / parts; j < count * (part + 1) / parts; ++j) prefetch(row + j * step, columns);
+  }
+};
+
+// C [rows][columns] (+)= A B; rows of B and C are padded to whole vectors, `step` apart.
+template <bool kTransposed>
+void multiply_all(i64 rows, i64 k, const float* a, i64 a_step, const float* b, float* c, i64 step, i64 columns, bool accumulate,
+                  const auto&... ahead) {
   const i64 groups = ceil_div(rows, kRows);
   for (i64 g = 0; g < groups; ++g) {
+    (ahead.fetch(g, groups), ...);
     const i64 at = rows * g / groups, count = rows * (g + 1) / groups - at;
-    multiply_rows<kTransposed, T, kRows>(static_cast<int>(count), k, a + at * (kTransposed ? 1 : a_step), a_step, b, b_step,
-                                         columns, c + at * c_step, c_step, accumulate);
+    multiply_rows<kTransposed, kRows>(static_cast<int>(count), k, a + at * (kTransposed ? 1 : a_step), a_step, b, c + at * step,
+                                      step, columns, accumulate);
   }
 }
 
@@ -292,7 +295,8 @@ Layout layout_of(const LinearAttentionProblem& p) {
 template <typename T>
 void sum_state(const LinearAttentionProblem& p, const Layout& l, i64 image, i64 head, i64 first, i64 end, float* state,
                float* workspace) {
-  float *z = state + l.z_at, *largest = state + l.largest_at, *total = state + l.total_at, *phi = workspace + l.phi_at;
+  float *z = state + l.z_at, *largest = state + l.largest_at, *total = state + l.total_at, *phi = workspace + l.phi_at,
+        *v = workspace + l.result_at;
   fill(z, l.features, 0.0f);
   fill(total, l.columns, 0.0f);
   const float* weights = p.key_weights ? p.key_weights + (image * p.heads + head) * p.keys : nullptr;
@@ -305,11 +309,16 @@ void sum_state(const LinearAttentionProblem& p, const Layout& l, i64 image, i64 
     write_features<T>(p.key_map, {row_at<T>(p.k, image, head, j), p.k.token, count, p.dim}, p.feature_scale, largest, phi,
                       l.feature_step);
     if (weights) weight_rows(phi, l.feature_step, count, l.features, weights + j);
-    add_columns<float>({phi, l.feature_step, count, l.features}, z);
+    add_columns({phi, l.feature_step, count, l.features}, z);
     if (p.sin) rotate_rows(phi, l.feature_step, count, p.dim, p.sin + j * p.dim, p.cos + j * p.dim);
-    const T* v = row_at<T>(p.v, image, head, j);
-    if (p.rule == StateRule::centred) add_columns<T>({v, p.v.token, count, l.columns}, total);
-    multiply_all<true>(l.features, count, phi, l.feature_step, v, p.v.token, l.columns, state, l.column_step, j > first);
+    map_each<None, T>({row_at<T>(p.v, image, head, j), p.v.token, count, l.columns}, 1.0f, v, l.column_step);
+    // the next tile of this head, or the first one of the next
+    const i64 next = j + count < end ? j + count : first, next_head = j + count < end ? head : head + 1;
+    const i64 next_count = next_head < p.heads ? min_of(l.tile, end - next) : 0;
+    const Ahead<T> k_ahead{row_at<T>(p.k, image, next_head, next), p.k.token, next_count, p.dim};
+    const Ahead<T> v_ahead{row_at<T>(p.v, image, next_head, next), p.v.token, next_count, l.columns};
+    if (p.rule == StateRule::centred) add_columns({v, l.column_step, count, l.columns}, total);
+    multiply_all<true>(l.features, count, phi, l.feature_step, v, state, l.column_step, l.columns, j > first, k_ahead, v_ahead);
   }
 }
 
@@ -386,9 +395,10 @@ void apply_state(const LinearAttentionProblem& p, const Layout& l, i64 image, i6
   if (p.rule == StateRule::ratio)
     for (i64 i = 0; i < count; ++i) factor[i] /= dot(phi + i * l.feature_step, state + l.z_at, l.features) + p.eps;
   if (p.sin) rotate_rows(phi, l.feature_step, count, p.dim, p.sin + first * p.dim, p.cos + first * p.dim);
-  multiply_all<false>(count, l.features, phi, l.feature_step, state, l.column_step, round_up(l.columns, kLanes), result,
-                      l.column_step, false);
   T* to = const_cast<T*>(row_at<T>(p.out, image, head, first));
+  const i64 next_count = l.chunks > 1 && head + 1 < p.heads ? count : 0;
+  const Ahead<T> q_ahead{row_at<T>(p.q, image, head + 1, first), p.q.token, next_count, p.dim};
+  multiply_all<false>(count, l.features, phi, l.feature_step, state, result, l.column_step, l.columns, false, q_ahead);
   for (i64 i = 0; i < count; ++i, to += p.out.token, result += l.column_step) {
     const Vf f = set1(factor[i]);
     if (p.rule == StateRule::centred)
@@ -484,7 +494,7 @@ void sum_features(const FeatureProblem& p, i64 begin, i64 end, float* phi) {
     float* sums = p.result + ((image * p.heads + head) * chunks + chunk) * p.dim;
     if (count == 0) return fill(sums, p.dim, 0.0f);
     if (p.weights) weight_rows(phi, step, count, p.dim, p.weights + (image * p.heads + head) * p.tokens + first);
-    add_columns<float>({phi, step, count, p.dim}, sums);
+    add_columns({phi, step, count, p.dim}, sums);
   });
 }
 
