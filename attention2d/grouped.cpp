@@ -21,6 +21,8 @@ namespace vitrine {
 
 namespace {
 
+std::int64_t keys_of(const GroupedOptions& o) { return o.boxes.defined() ? o.box_keys[0] * o.box_keys[1] : o.keys.size(2); }
+
 struct Problem {
   const Tensor &q, &k, &v;
   const GroupedOptions& options;
@@ -29,11 +31,11 @@ struct Problem {
 
   std::int64_t groups() const { return options.queries.size(1); }
   std::int64_t group_queries() const { return options.queries.size(2); }
-  std::int64_t group_keys() const { return options.keys.size(2); }
+  std::int64_t group_keys() const { return keys_of(options); }
   std::string describe() const {
-    return fmt::format("q {} k {} v {} {} queries {} keys {}{}{}{}", q.shape().to_string(), k.shape().to_string(),
-                       v.shape().to_string(), name_of(q.dtype()), options.queries.shape().to_string(),
-                       options.keys.shape().to_string(), options.bias.defined() ? " bias" : "",
+    return fmt::format("q {} k {} v {} {} queries {} keys a group {}{}{}{}{}", q.shape().to_string(), k.shape().to_string(),
+                       v.shape().to_string(), name_of(q.dtype()), options.queries.shape().to_string(), group_keys(),
+                       options.boxes.defined() ? " in boxes" : "", options.bias.defined() ? " bias" : "",
                        options.row_bias.defined() ? " row and column bias" : "", options.is_cosine ? " cosine" : "");
   }
 };
@@ -99,8 +101,7 @@ void validate_shape(const Tensor& t, const char* name, DType dtype, const Shape&
 }
 
 void validate_biases(const Tensor& q, const GroupedOptions& o) {
-  const std::int64_t images = q.size(0), heads = q.size(2), groups = o.queries.size(1), nq = o.queries.size(2),
-                     nk = o.keys.size(2);
+  const std::int64_t images = q.size(0), heads = q.size(2), groups = o.queries.size(1), nq = o.queries.size(2), nk = keys_of(o);
   const Tensor& bias = o.bias;
   if (bias.defined() && (bias.dtype() != DType::f32 || bias.rank() != 4 || bias.size(0) < 1 ||
                          (bias.size(1) != 1 && bias.size(1) != heads) || bias.size(2) != nq || bias.size(3) != nk))
@@ -127,16 +128,46 @@ void validate_biases(const Tensor& q, const GroupedOptions& o) {
   validate_shape(o.head_scale, "head_scale", DType::f32, {heads});
 }
 
-void validate(const Tensor& q, const Tensor& k, const Tensor& v, const GroupedOptions& o) {
-  validate_tensors(q, k, v);
-  validate_indices(o.queries, "queries", q.size(0), q.size(1));
-  validate_indices(o.keys, "keys", q.size(0), k.size(1));
+void validate_keys(const Tensor& k, const GroupedOptions& o) {
+  validate_indices(o.keys, "keys", k.size(0), k.size(1));
   if (o.queries.size(1) != o.keys.size(1))
     throw Error(fmt::format("grouped_attention: {} groups of queries, {} groups of keys, expected as many", o.queries.size(1),
                             o.keys.size(1)));
+}
+
+void validate_boxes(const Tensor& k, const GroupedOptions& o) {
+  if (o.keys.defined()) throw Error("grouped_attention: keys and boxes are both given, expected one");
+  validate_shape(o.boxes, "boxes", DType::f32, {k.size(0), o.queries.size(1), k.size(2), 4});
+  if (!o.boxes.is_contiguous()) throw Error("grouped_attention: boxes are strided, expected contiguous");
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  if (o.map[0] < 1 || o.map[1] < 1 || o.map[0] > kMost / o.map[1] || o.map[0] * o.map[1] != k.size(1))
+    throw Error(fmt::format("grouped_attention: the map of boxes is {}x{}, expected {} tokens", o.map[0], o.map[1], k.size(1)));
+  if (o.box_keys[0] < 1 || o.box_keys[1] < 1 || o.box_keys[0] > kMost / o.box_keys[1])
+    throw Error(fmt::format("grouped_attention: box_keys is {}x{}, expected positive numbers", o.box_keys[0], o.box_keys[1]));
+}
+
+void validate(const Tensor& q, const Tensor& k, const Tensor& v, const GroupedOptions& o) {
+  validate_tensors(q, k, v);
+  validate_indices(o.queries, "queries", q.size(0), q.size(1));
+  o.boxes.defined() ? validate_boxes(k, o) : validate_keys(k, o);
   validate_shape(o.pad_key, "pad_key", q.dtype(), {k.size(2), k.size(3)});
   validate_shape(o.pad_value, "pad_value", q.dtype(), {v.size(2), v.size(3)});
   validate_biases(q, o);
+}
+
+// Row j of a box's grid in the map `rows` of a head: bilinear, zeros outside.
+void sample(const GroupedOptions& o, const float* box, std::int64_t j, const std::vector<float>& rows, std::vector<float>& to) {
+  const double y = box[0] + static_cast<double>(j / o.box_keys[1]) * box[2];
+  const double x = box[1] + static_cast<double>(j % o.box_keys[1]) * box[3];
+  std::vector<double> sum(to.size());
+  for (int tap = 0; tap < 4; ++tap) {
+    const double ty = std::floor(y) + tap / 2, tx = std::floor(x) + tap % 2;
+    if (!(ty >= 0 && ty < static_cast<double>(o.map[0]) && tx >= 0 && tx < static_cast<double>(o.map[1]))) continue;
+    const double weight = (1 - std::abs(y - ty)) * (1 - std::abs(x - tx));
+    const std::size_t token = static_cast<std::size_t>(static_cast<std::int64_t>(ty) * o.map[1] + static_cast<std::int64_t>(tx));
+    for (std::size_t d = 0; d < to.size(); ++d) sum[d] += weight * rows[token * to.size() + d];
+  }
+  std::transform(sum.begin(), sum.end(), to.begin(), [](double v) { return static_cast<float>(v); });
 }
 
 // The definition, one query after another; what the kernels are compared with.
@@ -164,10 +195,16 @@ void run_reference(const Problem& p) {
       const std::int64_t group = i / nq, token = o.queries.data<std::int32_t>()[image_of(o.queries, b) + i];
       if (token < 0) continue;
       const float* row = q.data() + token * dim;
-      const std::int32_t* keys = o.keys.data<std::int32_t>() + image_of(o.keys, b) + group * nk;
+      const std::int32_t* keys = o.boxes.defined() ? nullptr : o.keys.data<std::int32_t>() + image_of(o.keys, b) + group * nk;
+      const float* box =
+          o.boxes.defined() ? o.boxes.data<float>() + ((b * p.groups() + group) * p.k.size(2) + key_head) * 4 : nullptr;
+      const auto row_of = [&](const std::vector<float>& rows, std::vector<float>& other, std::int64_t j) {
+        if (box) sample(o, box, j, rows, other);
+        return box || keys[j] < 0 ? other.data() : rows.data() + keys[j] * static_cast<std::int64_t>(other.size());
+      };
       double largest = -std::numeric_limits<double>::infinity();
       for (std::int64_t j = 0; j < nk; ++j) {
-        const float* key = keys[j] < 0 ? pad_key.data() : k.data() + keys[j] * dim;
+        const float* key = row_of(k, pad_key, j);
         double logit = 0;
         for (std::int64_t d = 0; d < dim; ++d) logit += static_cast<double>(row[d]) * key[d];
         logit *= scale / (norm(row) * norm(key));
@@ -189,7 +226,7 @@ void run_reference(const Problem& p) {
       double total = 0;
       std::fill(sums.begin(), sums.end(), 0.0);
       for (std::int64_t j = 0; j < nk; ++j) {
-        const float* value = keys[j] < 0 ? pad_value.data() : v.data() + keys[j] * value_dim;
+        const float* value = row_of(v, pad_value, j);
         const double weight = std::exp(weights[static_cast<std::size_t>(j)] - largest);
         total += weight;
         for (std::int64_t d = 0; d < value_dim; ++d) sums[static_cast<std::size_t>(d)] += weight * value[d];
@@ -238,8 +275,15 @@ void run_flash(const Problem& p) {
   f.scale = p.scale;
   f.query_index = o.queries.data<std::int32_t>();
   f.query_index_image = step(o.queries, 0);
-  f.key_index = o.keys.data<std::int32_t>();
-  f.key_index_image = step(o.keys, 0);
+  if (o.boxes.defined()) {
+    f.boxes = o.boxes.data<float>();
+    f.box_columns = o.box_keys[1];
+    f.map_height = o.map[0];
+    f.map_width = o.map[1];
+  } else {
+    f.key_index = o.keys.data<std::int32_t>();
+    f.key_index_image = step(o.keys, 0);
+  }
   f.pad_key = o.pad_key.defined() ? o.pad_key.raw() : zero.raw();
   f.pad_key_head = o.pad_key.defined() ? o.pad_key.stride(0) : 0;
   f.pad_value = o.pad_value.defined() ? o.pad_value.raw() : zero.raw();
@@ -276,13 +320,13 @@ Tensor grouped_attention(const Tensor& q, const Tensor& k, const Tensor& v, cons
   const bool all_named = least_named(options.queries, q.size(1)) == q.size(1);
   const Shape shape{q.size(0), q.size(1), q.size(2), v.size(3)};
   // with no keys at all there is nothing to sum
-  const bool is_empty = options.keys.size(2) == 0 || options.queries.numel() == 0;
+  const bool is_empty = keys_of(options) == 0 || options.queries.numel() == 0;
   Tensor out = all_named && !is_empty ? Tensor::empty(shape, q.dtype(), q.device()) : Tensor::zeros(shape, q.dtype(), q.device());
   if (out.numel() == 0 || is_empty) return out;
   const float scale = options.scale.value_or(static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))));
   const Problem problem{q, k, v, options, scale, out};
   detail::choose<Problem>("grouped_attention", kCandidates, problem, options.impl).run(problem);
-  Context::current().add_macs(q.size(0) * q.size(1) * q.size(2) * options.keys.size(2) * (q.size(3) + v.size(3)));
+  Context::current().add_macs(q.size(0) * q.size(1) * q.size(2) * keys_of(options) * (q.size(3) + v.size(3)));
   return out;
 }
 

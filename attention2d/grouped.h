@@ -8,6 +8,8 @@
 // (arXiv:2303.08810) have in common. Cost: Nq Nk (D + Dv) Hq multiply-adds a group.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
@@ -25,6 +27,11 @@ struct GroupedOptions {
   Tensor pad_key{}, pad_value{};
   Tensor bias{};     // f32 [P, 1 or Hq, Nq, Nk], added to the scaled logits; undefined: none
   Tensor pattern{};  // i32 [G]: which of the P tables of `bias` a group takes; undefined: table 0
+  // Instead of `keys`: keys between the tokens of a map of map[0] x map[1], those of a group and head on a grid. f32
+  // [B, G, Hk, 4] of (top, left, row step, column step): key r box_keys[1] + c is at (top + r row step, left + c column step),
+  // r < box_keys[0], where k and v are bilinear, with zeros around the map.
+  Tensor boxes{};
+  std::array<std::int64_t, 2> map{}, box_keys{};
   // f32 [1 or B, Lq, Hq, R] and [1 or B, Lq, Hq, C] with Nk = R C: key r C + c of query token t gets row_bias[t, h, r] +
   // column_bias[t, h, c]. Both or neither.
   Tensor row_bias{}, column_bias{};

@@ -119,13 +119,16 @@ void multiply_panels(int rows, i64 k, const float* a, const float* b, i64 panel_
 }
 
 struct Layout {
-  i64 key_words, value_words;                                  // of the reductions: channels of Q and K; keys of P and V
-  i64 key_panel, value_panel;                                  // words of a panel
-  i64 blocks, block;                                           // of keys
-  i64 tiles, groups;                                           // tiles of queries a head, groups a tile
-  i64 o_step;                                                  // floats between rows of O
-  i64 k_at, v_at, q_at, s_at, o_at, state_at, norm_at, words;  // where things are in the workspace, and its size
+  i64 key_words, value_words;  // of the reductions: channels of Q and K; keys of P and V
+  i64 key_panel, value_panel;  // words of a panel
+  i64 blocks, block;           // of keys
+  i64 tiles, groups;           // tiles of queries a head, groups a tile
+  i64 o_step;                  // floats between rows of O
+  i64 k_at, v_at, q_at, s_at, o_at, state_at, norm_at, sample_at, words;  // where things are in the workspace, and its size
 };
+
+// Elements between rows of sampled keys or values.
+i64 sample_step(const FlashProblem& p) { return p.dim > p.value_dim ? p.dim : p.value_dim; }
 
 Layout layout_of(const FlashProblem& p, int per_word) {
   Layout l;
@@ -152,6 +155,7 @@ Layout layout_of(const FlashProblem& p, int per_word) {
   l.o_at = place(l.groups * kRows * l.o_step);
   l.state_at = place(3 * l.groups * kRows);
   l.norm_at = place(p.is_cosine ? p.keys : 0);
+  l.sample_at = place(p.boxes ? p.keys * sample_step(p) : 0);
   return l;
 }
 
@@ -220,9 +224,8 @@ float inverse_norm(const T* row, i64 dim) {
 }
 
 template <typename Path>
-void pack_keys(const FlashProblem& p, const Layout& l, const Part& part, float* to) {
+void pack_keys(const FlashProblem& p, const Layout& l, const Rows<typename Path::Element>& keys, float* to) {
   using T = typename Path::Element;
-  const Rows<T> keys = key_rows<T>(p, part);
   for (i64 j = 0; j < p.keys; j += kPanel, to += l.key_panel)
     for (i64 half = 0; half < kPanel && j + half < p.keys; half += kLanes) {
       // lanes past the last key repeat it: their logits are never looked at
@@ -242,9 +245,8 @@ void pack_keys(const FlashProblem& p, const Layout& l, const Part& part, float* 
 }
 
 template <typename Path>
-void pack_values(const FlashProblem& p, const Layout& l, const Part& part, float* to) {
+void pack_values(const FlashProblem& p, const Layout& l, const Rows<typename Path::Element>& values, float* to) {
   using T = typename Path::Element;
-  const Rows<T> values = value_rows<T>(p, part);
   for (i64 word = 0; word < l.value_words; ++word) {
     const i64 key = word * Path::kPerWord;
     const T* row = values[key];
@@ -426,7 +428,7 @@ void prefetch_next(const FlashProblem& p, const Layout& l, i64 item) {
   const i64 next = item / l.tiles + 1, parts = p.images * p.groups * p.heads;
   if (next >= parts) return;
   const Part other = part_of(p, next);
-  if (other.key_head == part.key_head && next % p.heads != 0) return;
+  if (p.boxes || (other.key_head == part.key_head && next % p.heads != 0)) return;
   const Rows<T> keys = key_rows<T>(p, other), values = value_rows<T>(p, other);
   for (i64 i = p.keys * tile / l.tiles; i < p.keys * (tile + 1) / l.tiles; ++i) {
     prefetch(keys[i], p.dim);
@@ -434,14 +436,59 @@ void prefetch_next(const FlashProblem& p, const Layout& l, i64 item) {
   }
 }
 
+// The rows of a map at the positions of a part's box, one after another at `to`.
+template <typename T>
+void sample_rows(const FlashProblem& p, const Part& part, const Rows<T>& map, i64 dim, T* to) {
+  const float* box = p.boxes + ((part.image * p.groups + part.group) * p.key_heads + part.key_head) * 4;
+  for (i64 j = 0; j < p.keys; ++j, to += sample_step(p)) {
+    const float y = box[0] + static_cast<float>(j / p.box_columns) * box[2];
+    const float x = box[1] + static_cast<float>(j % p.box_columns) * box[3];
+    const T* row[4];
+    float weight[4];
+    int taps = 0;
+    // written so that NaN is outside, too
+    if (y > -1.0f && y < static_cast<float>(p.map_height) && x > -1.0f && x < static_cast<float>(p.map_width)) {
+      const i64 top = static_cast<i64>(y + 1.0f) - 1, left = static_cast<i64>(x + 1.0f) - 1;
+      const float down = y - static_cast<float>(top), right = x - static_cast<float>(left);
+      for (int tap = 0; tap < 4; ++tap) {
+        const i64 ty = top + tap / 2, tx = left + tap % 2;
+        if (ty < 0 || ty >= p.map_height || tx < 0 || tx >= p.map_width) continue;
+        row[taps] = map[ty * p.map_width + tx];
+        weight[taps++] = (tap / 2 ? down : 1.0f - down) * (tap % 2 ? right : 1.0f - right);
+      }
+    }
+    for (i64 d = 0; d < dim; d += kLanes) {
+      const int n = lanes_left(dim, d);
+      Vf sum = zero();
+      for (int tap = 0; tap < taps; ++tap) sum = fma(set1(weight[tap]), load_part(row[tap] + d, n), sum);
+      store_part(to + d, sum, n);
+    }
+  }
+}
+
+template <typename Path>
+void pack_key_rows(const FlashProblem& p, const Layout& l, const Rows<typename Path::Element>& keys, float* workspace) {
+  pack_keys<Path>(p, l, keys, workspace + l.k_at);
+  if (!p.is_cosine) return;
+  for (i64 j = 0; j < p.keys; ++j) workspace[l.norm_at + j] = inverse_norm(keys[j], p.dim);
+}
+
 template <typename Path>
 void pack_part(const FlashProblem& p, const Layout& l, const Part& part, float* workspace) {
   using T = typename Path::Element;
-  pack_keys<Path>(p, l, part, workspace + l.k_at);
-  pack_values<Path>(p, l, part, workspace + l.v_at);
-  if (!p.is_cosine) return;
-  const Rows<T> keys = key_rows<T>(p, part);
-  for (i64 j = 0; j < p.keys; ++j) workspace[l.norm_at + j] = inverse_norm(keys[j], p.dim);
+  const Rows<T> keys = key_rows<T>(p, part), values = value_rows<T>(p, part);
+  if (!p.boxes) {
+    pack_key_rows<Path>(p, l, keys, workspace);
+    pack_values<Path>(p, l, values, workspace + l.v_at);
+    return;
+  }
+  T* sampled = reinterpret_cast<T*>(workspace + l.sample_at);
+  const TokenView view{nullptr, nullptr, 0, 0, sample_step(p), p.keys};
+  const Rows<T> rows{sampled, &view, nullptr, nullptr};
+  sample_rows(p, part, keys, p.dim, sampled);
+  pack_key_rows<Path>(p, l, rows, workspace);
+  sample_rows(p, part, values, p.value_dim, sampled);
+  pack_values<Path>(p, l, rows, workspace + l.v_at);
 }
 
 // Those of the queries first .. last - 1 of a part that are to be computed.

@@ -46,6 +46,11 @@ struct FlashProblem {
   AxisBias row_bias, column_bias;  // of key r * columns + c: element r of one, c of the other; both or neither
   std::int64_t columns = 1;
 
+  // Instead of key_index: keys that lie between the tokens of a map, on a grid. Key r * box_columns + c of a group and key head
+  // is at (top + r * row step, left + c * column step), k and v are bilinear there, with zeros around the map.
+  const float* boxes = nullptr;  // [images][groups][key_heads] x (top, left, row step, column step)
+  std::int64_t box_columns = 1, map_height = 0, map_width = 0;
+
   const float* head_scale = nullptr;  // [heads], a further factor of the logits; may be null
   bool is_cosine = false;             // logits are of q / max(|q|, 1e-12) and k / max(|k|, 1e-12)
 };

@@ -1,6 +1,8 @@
 #include <vitrine/attention2d/grouped.h>
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -113,6 +115,37 @@ TEST_CASE("groups of more keys than a block") {
   }
 }
 
+TEST_CASE("keys in boxes are bilinear between the tokens of a map") {
+  Random random(7);
+  for (int round = 0; round < 30; ++round) {
+    const DType dtype = round % 3 == 0 ? DType::bf16 : DType::f32;
+    const std::int64_t B = random.integer(1, 2), Hk = random.integer(1, 2), H = random.integer(1, 9), W = random.integer(1, 9);
+    const std::int64_t G = random.integer(1, 3), D = random.integer(1, 40), Dv = random.integer(1, 40);
+    GroupedOptions options;
+    options.queries = random_queries(random, 1, G, 5, 12);
+    options.map = {H, W};
+    options.box_keys = {random.integer(1, 5), random.integer(1, 5)};
+    options.boxes = random.tensor({B, G, Hk, 4});
+    for (std::int64_t i = 0; i < options.boxes.numel(); ++i) options.boxes.data<float>()[i] *= i % 4 < 2 ? 7.0f : 2.0f;
+    options.is_cosine = random.integer(0, 2) == 0;
+    INFO(fmt::format("round {}: map {}x{} D {} Dv {} {}", round, H, W, D, Dv, name_of(dtype)));
+    check_against_reference(random.tensor({B, 12, 2 * Hk, D}).to(dtype), random.tensor({B, H * W, Hk, D}).to(dtype),
+                            random.tensor({B, H * W, Hk, Dv}).to(dtype), options);
+  }
+  // on the tokens themselves they are the tokens; far away, or nowhere, zeros
+  const Tensor x = random.tensor({1, 12, 1, 8});
+  std::vector<std::int32_t> all(12);
+  std::iota(all.begin(), all.end(), 0);
+  GroupedOptions options{.queries = indices(all, {1, 1, 12}),
+                         .boxes = Tensor::from(std::vector<float>{0, 0, 1, 1}, {1, 1, 1, 4})};
+  options.map = options.box_keys = {3, 4};
+  CHECK(test::same_bits(grouped_attention(x, x, x, options), attention(x, x, x)));
+  for (const float place : {1e30f, -1e30f, std::numeric_limits<float>::quiet_NaN()}) {
+    options.boxes = Tensor::from(std::vector<float>{place, 0, 1, 1}, {1, 1, 1, 4});
+    CHECK(difference(grouped_attention(x, x, x, options), Tensor::zeros(x.shape()), 0) == "");
+  }
+}
+
 TEST_CASE("one group of all tokens is global attention") {
   Random random(3);
   const Tensor q = random.tensor({2, 37, 4, 16}), k = random.tensor({2, 37, 2, 16}), v = random.tensor({2, 37, 2, 24});
@@ -211,6 +244,21 @@ TEST_CASE("attention in groups refuses what does not fit, in one line") {
                     }),
                     contains("2 rows and 2 columns of bias, expected 3 keys"));
   CHECK_THROWS_WITH(with([](O& o) { o.head_scale = Tensor::zeros({3}); }), contains("head_scale is f32 [3], expected f32 [2]"));
+  const Tensor boxes = Tensor::zeros({2, 2, 2, 4});
+  CHECK_THROWS_WITH(with([&](O& o) { o.boxes = boxes; }), contains("keys and boxes are both given"));
+  const auto boxed = [&](const Tensor& given, std::array<std::int64_t, 2> map, std::array<std::int64_t, 2> keys) {
+    return [=](O& o) {
+      o.keys = {};
+      o.boxes = given;
+      o.map = map;
+      o.box_keys = keys;
+    };
+  };
+  CHECK_NOTHROW(with(boxed(boxes, {3, 2}, {1, 5})));
+  CHECK_THROWS_WITH(with(boxed(Tensor::zeros({2, 2, 2, 3}), {3, 2}, {1, 5})), contains("boxes is f32 [2, 2, 2, 3], expected"));
+  CHECK_THROWS_WITH(with(boxed(Tensor::zeros({2, 2, 2, 8}).slice(3, 0, 4), {3, 2}, {1, 5})), contains("boxes are strided"));
+  CHECK_THROWS_WITH(with(boxed(boxes, {3, 3}, {1, 5})), contains("the map of boxes is 3x3, expected 6 tokens"));
+  CHECK_THROWS_WITH(with(boxed(boxes, {3, 2}, {0, 5})), contains("box_keys is 0x5"));
   CHECK_THROWS_WITH(with([](O& o) { o.impl = "magic"; }), contains("no implementation 'magic'"));
 }
 

@@ -7,6 +7,7 @@
 //   bra_56x56_c64_h2_p7_t1          bi-level routing layer: p x p regions, t routed ones, depth-wise 5x5 on v
 //   agent_14x14_c192_h3_a7          agent attention layer: a x a agents, two biases, depth-wise 3x3 on v
 //   hilo_14x14_c384_h12_w2_a9       HiLo layer: window w, a tenths of the heads in the low branch
+//   swin_56x56_c96_h3_w7_s3         window attention layer with bias, shift s, both projections
 //
 // q, k and v are views into one fused projection, as in a model. Prints GFLOP/s (4 x keys of a query x head size, per query
 // and head) and their share of a matrix product's that is measured in turns with it; --json prints one JSON line instead.
@@ -30,6 +31,7 @@
 #include <vitrine/attention2d/bi_level_routing.h>
 #include <vitrine/attention2d/hilo.h>
 #include <vitrine/attention2d/neighborhood.h>
+#include <vitrine/attention2d/window.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/ops.h>
@@ -44,10 +46,10 @@ struct Problem {
   double flops = 0;
 };
 
-std::int64_t number(const std::string& text, const std::string& key, std::int64_t otherwise = 0) {
+std::int64_t number(const std::string& text, const std::string& key, std::int64_t otherwise = -1) {
   std::smatch match;
   if (std::regex_search(text, match, std::regex("_" + key + "(\\d+)(?=_|$)"))) return std::stoll(match[1]);
-  if (otherwise > 0) return otherwise;
+  if (otherwise >= 0) return otherwise;
   throw Error(fmt::format("problem '{}': no {}NUMBER in it", text, key));
 }
 
@@ -75,7 +77,7 @@ Problem layer_problem(Layer layer, const Tensor& x) {
 
 std::optional<Problem> make_layer(const std::string& text, std::int64_t batch, DType dtype) {
   std::smatch match;
-  if (!std::regex_search(text, match, std::regex("^(bra|agent|hilo)_(\\d+)x(\\d+)_"))) return std::nullopt;
+  if (!std::regex_search(text, match, std::regex("^(bra|agent|hilo|swin)_(\\d+)x(\\d+)_"))) return std::nullopt;
   const std::string kind = match[1];
   const std::int64_t height = std::stoll(match[2]), width = std::stoll(match[3]), c = number(text, "c"), h = number(text, "h");
   const Weights w(synthetic_weights(), {.dtype = dtype, .device = {}});
@@ -90,6 +92,11 @@ std::optional<Problem> make_layer(const std::string& text, std::int64_t batch, D
                                            .alpha = static_cast<double>(number(text, "a", 10)) / 10 + 1e-9,
                                            .qkv_bias = true}),
                          x);
+  if (kind == "swin") {
+    const std::int64_t size = number(text, "w"), shift = number(text, "s", 0);
+    return layer_problem(
+        WindowAttention(w, {.dim = c, .num_heads = h, .window_size = {size, size}, .shift_size = {shift, shift}}), x);
+  }
   const std::int64_t side = number(text, "a");
   return layer_problem(AgentAttention(w, {.dim = c, .num_heads = h, .agent_num = side * side, .height = height, .width = width}),
                        x.flatten(1, 2));
