@@ -1,5 +1,6 @@
 #include <vitrine/layers/linear.h>
 
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -53,15 +54,20 @@ void fold_scale(Tensor& weight, Tensor& bias, const Tensor& scale) {
   bias = std::move(b);
 }
 
-}  // namespace
-
-Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
+std::pair<Tensor, Tensor> read_parameters(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
   // A checkpoint may hold the matrix as a 1x1 convolution or the like; any other number of elements is a problem to report.
   Shape stored{out, in};
   if (const auto found = w.shape_of("weight"); found && found->numel() == in * out) stored = *found;
   Tensor weight = w.get("weight", stored).view({out, in});
   Tensor bias = options.bias ? w.get("bias", {out}) : Tensor();
   if (options.scale.defined()) fold_scale(weight, bias, options.scale);
+  return {std::move(weight), std::move(bias)};
+}
+
+}  // namespace
+
+Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
+  auto [weight, bias] = read_parameters(w, in, out, options);
   if (bias.defined() && !options.scale.defined()) bias = bias.clone();  // what is mapped need not stay so for a few bytes
   impl_ = make_linear(weight, bias, w.dtype(), w.device(), w.path());
   w.release("weight");
@@ -69,6 +75,20 @@ Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const Linear
 
 Linear::Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device)
     : impl_(make_linear(weight, bias, dtype, device, "")) {}
+
+std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<const std::int64_t> outs,
+                                 const LinearOptions& options) {
+  const auto [weight, bias] = read_parameters(w, in, std::accumulate(outs.begin(), outs.end(), std::int64_t{0}), options);
+  std::vector<Linear> parts;
+  std::int64_t begin = 0;
+  for (const std::int64_t out : outs) {
+    parts.emplace_back(weight.slice(0, begin, begin + out), bias.defined() ? bias.slice(0, begin, begin + out).clone() : Tensor(),
+                       w.dtype(), w.device());
+    begin += out;
+  }
+  w.release("weight");
+  return parts;
+}
 
 std::int64_t Linear::in_features() const { return impl_ ? impl_->in : 0; }
 std::int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/ops.h>
@@ -46,5 +48,10 @@ class VITRINE_API Linear {
  private:
   std::shared_ptr<const Impl> impl_;
 };
+
+// One layer for each part of the rows of w.weight [sum of outs, in], where a fused projection's parts go separate ways.
+// `options.scale` is of all rows.
+VITRINE_API std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<const std::int64_t> outs,
+                                             const LinearOptions& options = {});
 
 }  // namespace vitrine
