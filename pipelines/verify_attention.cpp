@@ -84,7 +84,8 @@ constexpr AttentionRunner kRunners[] = {
 };
 
 // Operators by the file that runs them.
-const std::span<const AttentionRunner> kTables[] = {kRunners, linear_runners(), routed_runners(), window_runners()};
+const std::span<const AttentionRunner> kTables[] = {kRunners, linear_runners(), routed_runners(), window_runners(),
+                                                    mixer_runners()};
 
 const AttentionRunner& runner_of(std::string_view kind) {
   for (const auto& runners : kTables)

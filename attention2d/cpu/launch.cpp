@@ -33,9 +33,13 @@ FloatType float_type(DType dtype) {
   return dtype == DType::bf16 ? FloatType::bf16 : dtype == DType::f16 ? FloatType::f16 : FloatType::f32;
 }
 
+void aggregated_attention(Isa isa, const AggregatedProblem& problem) { launch(VITRINE_PICK(isa, aggregated_kernel), problem); }
+
 void flash_attention(Isa isa, const FlashProblem& problem) { launch(VITRINE_PICK(isa, flash_kernel), problem); }
 
 void local_attention(Isa isa, const LocalProblem& problem) { launch(VITRINE_PICK(isa, local_kernel), problem); }
+
+void gather_focal_levels(Isa isa, const FocalProblem& problem) { launch(VITRINE_PICK(isa, focal_kernel), problem); }
 
 void neighborhood_attention(Isa isa, const NeighborhoodProblem& problem) {
   launch(VITRINE_PICK(isa, neighborhood_kernel), problem);

@@ -74,5 +74,6 @@ using AttentionRunner = std::pair<std::string_view, Tensor (*)(const AttentionCa
 std::span<const AttentionRunner> linear_runners();
 std::span<const AttentionRunner> routed_runners();
 std::span<const AttentionRunner> window_runners();
+std::span<const AttentionRunner> mixer_runners();  // verify_mixers.cpp
 
 }  // namespace vitrine::detail
