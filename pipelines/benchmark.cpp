@@ -15,6 +15,7 @@
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/memory.h>
+#include <vitrine/pipelines/attention_cases.h>
 #include <vitrine/pipelines/preprocess.h>
 #include <vitrine/weights/shipped.h>
 #include <vitrine/weights/sources.h>
@@ -46,6 +47,52 @@ std::int64_t resident_peak() {
   return 0;
 }
 
+// Held by the process beside what is being measured: taken before building.
+struct Building {
+  Building() : before(memory_stats().in_use) { reset_peak_memory(); }
+  void finish(BenchmarkRow& row) {
+    row.weight_bytes = memory_stats().in_use - before;
+    peak = memory_stats().peak - before;
+  }
+  std::int64_t before, peak = 0;
+};
+
+// Fills in the row's times, rates and peaks.
+void time_passes(const std::function<void()>& pass, const BenchmarkOptions& options, const Building& building,
+                 BenchmarkRow& row) {
+  // The first passes make primitives and fill the allocator's cache.
+  const auto warm_up = Clock::now();
+  for (int i = 0; i < 2 || seconds_since(warm_up) < 0.1 * options.seconds; ++i) {
+    if (options.cancelled && options.cancelled()) break;
+    pass();
+  }
+  const std::int64_t held = memory_stats().in_use;
+  reset_peak_memory();
+  Context::current().reset_macs();
+  pass();
+  const double macs = static_cast<double>(Context::current().macs());
+  row.peak_activation_bytes = memory_stats().peak - held;
+  row.peak_bytes = std::max(building.peak, memory_stats().peak - building.before);
+
+  std::vector<double> samples;
+  const auto start = Clock::now();
+  do {
+    const auto begin = Clock::now();
+    pass();
+    samples.push_back(1e3 * seconds_since(begin));
+  } while (seconds_since(start) < options.seconds && !(options.cancelled && options.cancelled()));
+  std::sort(samples.begin(), samples.end());
+  const std::size_t n = samples.size();
+  row.runs = static_cast<int>(n);
+  row.median_ms = n % 2 == 1 ? samples[n / 2] : 0.5 * (samples[n / 2 - 1] + samples[n / 2]);
+  row.min_ms = samples.front();
+  row.p90_ms = samples[(9 * n + 9) / 10 - 1];
+  row.images_per_second = 1e3 * static_cast<double>(row.batch_size) / row.median_ms;
+  row.gmacs = 1e-9 * macs / static_cast<double>(row.batch_size);
+  row.gflops = 2e-6 * macs / row.median_ms;
+  row.resident_bytes = resident_peak();
+}
+
 }  // namespace
 
 BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& options) {
@@ -64,8 +111,7 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   }
   if (height > 0) arguments["img_size"] = fmt::format("[{},{}]", height, width);
 
-  const std::int64_t held_before = memory_stats().in_use;
-  reset_peak_memory();
+  Building building;
   const auto model = create_model(model_name, Weights(synthetic_weights(), {.dtype = options.dtype, .device = {}}), arguments);
   const ModelInfo& info = model->info();
   BenchmarkRow row;
@@ -77,42 +123,28 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   row.threads = Context::current().threads();
   row.parameters = info.parameters;
   row.parameter_bytes = info.parameter_bytes;
-  row.weight_bytes = memory_stats().in_use - held_before;
-  const std::int64_t building_peak = memory_stats().peak - held_before;
+  building.finish(row);
 
   const Tensor images =
       synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels}).to(options.dtype);
-  // The first passes make primitives and fill the allocator's cache.
-  const auto warm_up = Clock::now();
-  for (int i = 0; i < 2 || seconds_since(warm_up) < 0.1 * options.seconds; ++i) {
-    if (options.cancelled && options.cancelled()) break;
-    model->forward(images);
-  }
-  const std::int64_t held = memory_stats().in_use;
-  reset_peak_memory();
-  Context::current().reset_macs();
-  model->forward(images);
-  const double macs = static_cast<double>(Context::current().macs());
-  row.peak_activation_bytes = memory_stats().peak - held;
-  row.peak_bytes = std::max(building_peak, memory_stats().peak - held_before);
+  time_passes([&] { model->forward(images); }, options, building, row);
+  return row;
+}
 
-  std::vector<double> samples;
-  const auto start = Clock::now();
-  do {
-    const auto begin = Clock::now();
-    model->forward(images);
-    samples.push_back(1e3 * seconds_since(begin));
-  } while (seconds_since(start) < options.seconds && !(options.cancelled && options.cancelled()));
-  std::sort(samples.begin(), samples.end());
-  const std::size_t n = samples.size();
-  row.runs = static_cast<int>(n);
-  row.median_ms = n % 2 == 1 ? samples[n / 2] : 0.5 * (samples[n / 2 - 1] + samples[n / 2]);
-  row.min_ms = samples.front();
-  row.p90_ms = samples[(9 * n + 9) / 10 - 1];
-  row.images_per_second = 1e3 * static_cast<double>(row.batch_size) / row.median_ms;
-  row.gmacs = 1e-9 * macs / static_cast<double>(row.batch_size);
-  row.gflops = 2e-6 * macs / row.median_ms;
-  row.resident_bytes = resident_peak();
+BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options) {
+  if (options.height > 0) throw Error(fmt::format("attention case '{}': its sizes are in its name, no image size applies", text));
+  Building building;
+  const AttentionProblem problem = make_attention_problem(text, options.batch_size, options.dtype);
+  BenchmarkRow row;
+  row.name = text;
+  row.dtype = name_of(options.dtype);
+  row.batch_size = options.batch_size;
+  row.tokens = problem.tokens;
+  row.threads = Context::current().threads();
+  row.parameters = problem.parameters;
+  row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
+  building.finish(row);
+  time_passes([&] { problem.run({}); }, options, building, row);
   return row;
 }
 

@@ -1,9 +1,10 @@
-// How fast a model runs here: one forward pass timed again and again, with synthetic weights and input.
+// How fast a model or an attention layer runs here: one pass timed again and again, with synthetic weights and input.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include <vitrine/layers/dtype.h>
 #include <vitrine/layers/export.h>
@@ -23,6 +24,7 @@ struct BenchmarkRow {
   std::string name;
   std::string dtype;
   std::int64_t batch_size = 0, height = 0, width = 0;
+  std::vector<std::int64_t> tokens{};  // of an attention case: the sizes of its axes
   int threads = 0;
   double median_ms = 0, min_ms = 0, p90_ms = 0;
   int runs = 0;
@@ -39,6 +41,9 @@ struct BenchmarkRow {
 // `name` as create_model takes it, or a shipped model's, optionally followed by @SIZE. Runs under the current Context.
 // Throws Error for what cannot be built.
 VITRINE_API BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& options);
+
+// `text` as make_attention_problem takes it. Height and width are not used, and 0 in the row.
+VITRINE_API BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options);
 
 // The rate of this machine's matrix product in `dtype`, for shares of the peak: the best of short runs of two square Linear
 // layers.

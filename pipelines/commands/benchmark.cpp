@@ -1,24 +1,36 @@
-// vitrine benchmark: how fast models run on this machine.
+// vitrine benchmark: how fast models and attention layers run on this machine.
+#include <algorithm>
+#include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/file.h>
+#include <vitrine/layers/names.h>
+#include <vitrine/pipelines/attention_cases.h>
 #include <vitrine/pipelines/benchmark.h>
 #include <vitrine/pipelines/commands/command.h>
+#include <vitrine/pipelines/commands/files.h>
 #include <vitrine/pipelines/commands/model_options.h>
+#include <vitrine/pipelines/plot.h>
 
 namespace vitrine::command {
 
 namespace {
 
 struct Options {
-  std::vector<std::string> models;
+  std::vector<std::string> names;
+  std::string plot;
   std::int64_t batch_size = 1;
   std::int64_t height = 0, width = 0;
   double seconds = 5.0;
@@ -27,30 +39,81 @@ struct Options {
 double megabytes(std::int64_t bytes) { return 1e-6 * static_cast<double>(bytes); }
 
 nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
-  return {{"case", row.name},
-          {"dtype", row.dtype},
-          {"batch", row.batch_size},
-          {"img_size", {row.height, row.width}},
-          {"threads", row.threads},
-          {"version", VITRINE_VERSION},
-          {"median_ms", row.median_ms},
-          {"min_ms", row.min_ms},
-          {"p90_ms", row.p90_ms},
-          {"runs", row.runs},
-          {"images_per_second", row.images_per_second},
-          {"gflops", row.gflops},
-          {"gmacs", row.gmacs},
-          {"gemm_gflops", peak},
-          {"gemm_share", row.gflops / peak},
-          {"parameters", row.parameters},
-          {"parameter_bytes", row.parameter_bytes},
-          {"weight_bytes", row.weight_bytes},
-          {"peak_activation_bytes", row.peak_activation_bytes},
-          {"peak_bytes", row.peak_bytes},
-          {"resident_bytes", row.resident_bytes}};
+  nlohmann::ordered_json json{{"case", row.name}, {"dtype", row.dtype}, {"batch", row.batch_size}};
+  if (row.tokens.empty())
+    json["img_size"] = {row.height, row.width};
+  else
+    json["tokens"] = row.tokens;
+  json.update({{"threads", row.threads},
+               {"version", VITRINE_VERSION},
+               {"median_ms", row.median_ms},
+               {"min_ms", row.min_ms},
+               {"p90_ms", row.p90_ms},
+               {"runs", row.runs}});
+  if (row.tokens.empty()) json["images_per_second"] = row.images_per_second;
+  json.update({{"gflops", row.gflops},
+               {"gmacs", row.gmacs},
+               {"gemm_gflops", peak},
+               {"gemm_share", row.gflops / peak},
+               {"parameters", row.parameters},
+               {"parameter_bytes", row.parameter_bytes},
+               {"weight_bytes", row.weight_bytes},
+               {"peak_activation_bytes", row.peak_activation_bytes},
+               {"peak_bytes", row.peak_bytes},
+               {"resident_bytes", row.resident_bytes}});
+  return json;
 }
 
-int run_benchmark(Console& console, const Options& options) {
+// The rows of a run, printed as they come (JSON) or as one table at its end.
+class Report {
+ public:
+  explicit Report(Console& console, DType dtype) : console_(console), peak_(measure_gemm_gflops(dtype)) {
+    if (!console.options().json)
+      console.print(
+          fmt::format("{} threads, {}, matrix product {:.0f} GFLOP/s", Context::current().threads(), name_of(dtype), peak_));
+  }
+
+  double peak() const { return peak_; }
+  int failed() const { return failed_; }
+
+  void add(const BenchmarkRow& row) {
+    if (console_.options().json) {
+      console_.print_json(as_json(row, peak_), -1);
+      console_.flush();
+    }
+    const std::string size =
+        row.tokens.empty() ? fmt::format("{}x{}", row.height, row.width) : fmt::format("{}", fmt::join(row.tokens, "x"));
+    table_.push_back({row.name, size, std::to_string(row.batch_size), fmt::format("{:.3f}", row.median_ms),
+                      fmt::format("{:.3f}", row.min_ms), fmt::format("{:.3f}", row.p90_ms),
+                      fmt::format("{:.1f}", row.images_per_second), fmt::format("{:.1f}", row.gflops),
+                      fmt::format("{:.0f}%", 100 * row.gflops / peak_), fmt::format("{:.1f}", megabytes(row.parameter_bytes)),
+                      fmt::format("{:.1f}", megabytes(row.peak_activation_bytes))});
+  }
+  void fail(const std::string& name, const Error& error) {
+    ++failed_;
+    if (console_.options().json)
+      console_.print_json({{"case", name}, {"error", error.what()}}, -1);
+    else
+      console_.warn(error.what());
+  }
+  int finish() {
+    if (!console_.options().json && table_.size() > 1) {
+      const int right[] = {2, 3, 4, 5, 6, 7, 8, 9, 10};
+      console_.print(format_table(table_, right));
+    }
+    if (interrupted()) return kInterrupted;
+    return failed_ > 0 ? kFailure : kSuccess;
+  }
+
+ private:
+  Console& console_;
+  double peak_;
+  int failed_ = 0;
+  std::vector<std::vector<std::string>> table_{
+      {"name", "size", "batch", "median ms", "min", "p90", "images/s", "GFLOP/s", "of GEMM", "parameters MB", "activations MB"}};
+};
+
+BenchmarkOptions options_of(const Console& console, const Options& options) {
   BenchmarkOptions each;
   each.batch_size = options.batch_size;
   each.dtype = console.options().dtype;
@@ -58,66 +121,161 @@ int run_benchmark(Console& console, const Options& options) {
   each.cancelled = interrupted;
   each.height = options.height;
   each.width = options.width;
+  return each;
+}
 
-  const double peak = measure_gemm_gflops(each.dtype);
-  if (!console.options().json)
-    console.print(
-        fmt::format("{} threads, {}, matrix product {:.0f} GFLOP/s", Context::current().threads(), name_of(each.dtype), peak));
-  std::vector<std::vector<std::string>> table{
-      {"model", "size", "batch", "median ms", "min", "p90", "images/s", "GFLOP/s", "of GEMM", "parameters MB", "activations MB"}};
-  int failed = 0;
-  for (const std::string& name : options.models) {
+int run_benchmark(Console& console, const Options& options) {
+  const BenchmarkOptions each = options_of(console, options);
+  Report report(console, each.dtype);
+  for (const std::string& name : options.names) {
     if (interrupted()) break;
     try {
-      const BenchmarkRow row = benchmark_model(name, each);
-      if (console.options().json) {
-        console.print_json(as_json(row, peak), -1);
-        console.flush();
-      }
-      table.push_back({row.name, fmt::format("{}x{}", row.height, row.width), std::to_string(row.batch_size),
-                       fmt::format("{:.3f}", row.median_ms), fmt::format("{:.3f}", row.min_ms), fmt::format("{:.3f}", row.p90_ms),
-                       fmt::format("{:.1f}", row.images_per_second), fmt::format("{:.1f}", row.gflops),
-                       fmt::format("{:.0f}%", 100 * row.gflops / peak), fmt::format("{:.1f}", megabytes(row.parameter_bytes)),
-                       fmt::format("{:.1f}", megabytes(row.peak_activation_bytes))});
-    } catch (const Error& error) {  // the other models are still run
-      ++failed;
-      if (console.options().json)
-        console.print_json({{"case", name}, {"error", error.what()}}, -1);
-      else
-        console.warn(error.what());
+      report.add(is_attention_case(name) ? benchmark_attention(name, each) : benchmark_model(name, each));
+    } catch (const Error& error) {  // the others are still run
+      report.fail(name, error);
     }
   }
-  if (!console.options().json && table.size() > 1) {
-    const int right[] = {2, 3, 4, 5, 6, 7, 8, 9, 10};
-    console.print(format_table(table, right));
+  return report.finish();
+}
+
+// --- the chart ---------------------------------------------------------------------------------------------------
+
+constexpr std::int64_t kSides[] = {16, 32, 64, 128, 256, 512};
+constexpr double kMostSeconds = 10;  // of one pass; beyond it a size is out of reach
+
+// Bytes that can still be had; 0 where it is not known.
+std::int64_t available_bytes() {
+  std::ifstream info("/proc/meminfo");
+  for (std::string line; std::getline(info, line);) {
+    std::int64_t kilobytes = 0;
+    if (line.starts_with("MemAvailable:") && std::istringstream(line.substr(13)) >> kilobytes) return kilobytes * 1024;
   }
-  if (interrupted()) return kInterrupted;
-  return failed > 0 ? kFailure : kSuccess;
+  return 0;
+}
+
+// What the next size would take, from the last two: the growth between them goes on, by 4 at least (the tokens).
+double next_of(const std::vector<double>& values) {
+  const std::size_t n = values.size();
+  return values[n - 1] * (n < 2 ? 16.0 : std::max(4.0, values[n - 1] / values[n - 2]));
+}
+
+struct Curve {
+  PlotSeries milliseconds, megabytes;
+  std::string skipped;  // "sdpa at 512 (40 s a pass)"
+};
+
+Curve measure_curve(const AttentionForm& form, const BenchmarkOptions& each, Console& console, Report& report) {
+  Curve curve{{std::string(form.prefix), {}}, {std::string(form.prefix), {}}, {}};
+  std::vector<double> times, bytes;
+  for (const std::int64_t side : kSides) {
+    if (interrupted()) break;
+    if (!times.empty()) {
+      const double seconds = 1e-3 * next_of(times), memory = next_of(bytes), available = static_cast<double>(available_bytes());
+      const bool is_long = seconds > kMostSeconds;
+      if (is_long || (available > 0 && memory > 0.7 * available)) {
+        curve.skipped = is_long ? fmt::format("{} from {} on (about {:.0f} s a pass)", form.prefix, side, seconds)
+                                : fmt::format("{} from {} on (about {:.1f} GB)", form.prefix, side, 1e-9 * memory);
+        break;
+      }
+    }
+    const std::string name = square_case(form, side);
+    console.note(name);
+    try {
+      const BenchmarkRow row = benchmark_attention(name, each);
+      report.add(row);
+      times.push_back(row.median_ms);
+      bytes.push_back(static_cast<double>(row.peak_bytes));
+      curve.milliseconds.points.emplace_back(side, row.median_ms);
+      curve.megabytes.points.emplace_back(side, megabytes(std::max<std::int64_t>(row.peak_activation_bytes, 1)));
+    } catch (const Error& error) {
+      report.fail(name, error);
+    }
+  }
+  return curve;
+}
+
+std::vector<AttentionForm> wanted_forms(const std::vector<std::string>& names) {
+  std::vector<AttentionForm> wanted;
+  std::vector<std::string> known;
+  for (const AttentionForm& form : attention_forms())
+    if (!form.square.empty()) known.emplace_back(form.prefix);
+  for (const std::string& name : names)
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      throw UsageError(fmt::format("'{}' is nothing to plot{}; there are {}", name, detail::suggest_names(name, known, 1),
+                                   fmt::join(known, ", ")));
+  for (const AttentionForm& form : attention_forms())
+    if (!form.square.empty() && (names.empty() || std::find(names.begin(), names.end(), form.prefix) != names.end()))
+      wanted.push_back(form);
+  return wanted;
+}
+
+int run_plot(Console& console, const Options& options) {
+  constexpr std::string_view kExtensions[] = {".svg"};
+  check_output("--plot", options.plot, kExtensions);
+  if (options.height > 0) throw UsageError("--plot has its own sizes; --img-size does not apply");
+  const std::vector<AttentionForm> forms = wanted_forms(options.names);
+  const BenchmarkOptions each = options_of(console, options);
+  Report report(console, each.dtype);
+  const std::vector<double> sides(std::begin(kSides), std::end(kSides));
+  PlotPanel time{"Time of one pass", "tokens a side", "milliseconds", sides, {}};
+  PlotPanel memory{"Activations of one pass at their peak, beside the input", "tokens a side", "megabytes", sides, {}};
+  std::string skipped;
+  for (const AttentionForm& form : forms) {
+    Curve curve = measure_curve(form, each, console, report);
+    if (!curve.skipped.empty()) skipped += fmt::format("\nout of reach: {}", curve.skipped);
+    if (curve.milliseconds.points.empty()) continue;
+    time.series.push_back(std::move(curve.milliseconds));
+    memory.series.push_back(std::move(curve.megabytes));
+  }
+  if (!skipped.empty()) console.note(skipped.substr(1));
+  if (!time.series.empty()) {
+    const std::string title = fmt::format("Attention by map size: batch {}, 2 heads of 32, {}, {} threads", each.batch_size,
+                                          name_of(each.dtype), Context::current().threads());
+    const std::string note =
+        "sdpa and na2d: the operator on given q, k, v; the others: whole layers with their projections" + skipped;
+    detail::write_file(options.plot, to_svg({title, note, {time, memory}}));
+  }
+  return report.finish();
 }
 
 }  // namespace
 
 const Command kBenchmarkCommand{
     .name = "benchmark",
-    .summary = "Time models with synthetic weights: latency, rate, share of the machine's peak, memory",
+    .summary = "Time models and attention layers with synthetic weights: latency, rate, share of the machine's peak, memory",
     .examples =
         "  vitrine benchmark vit_small_patch16_224 nat_mini\n"
         "  vitrine benchmark vit_small_patch14_dinov2@224 --dtype bf16 --batch-size 8\n"
-        "  vitrine benchmark nat_fashion --batch-size 64 --threads 1 --seconds 2 --json",
+        "  vitrine benchmark nat_fashion --batch-size 64 --threads 1 --seconds 2 --json\n"
+        "  vitrine benchmark na2d_56x56_h2_d32_k7 sdpa_h3_n197_d64\n"
+        "  vitrine benchmark --plot attention.svg --seconds 0.5",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       const auto options = std::make_shared<Options>();
-      app.add_option("MODEL", options->models, "Names as `vitrine models` lists them, with [arguments] or @SIZE")->required();
+      std::string cases;
+      for (const AttentionForm& form : attention_forms()) cases += fmt::format("\n{}: {}", form.example, form.what);
+      app.add_option("NAME", options->names,
+                     "Models as `vitrine models` lists them, with [arguments] or @SIZE, and attention cases, whose names hold "
+                     "their sizes:" +
+                         cases);
       app.add_option("-b,--batch-size", options->batch_size, "Images at a time (default 1)")
           ->option_text("N")
           ->check(CLI::Range(1, 1 << 16));
       app.add_option_function<std::string>(
              "--img-size", [options](const std::string& text) { std::tie(options->height, options->width) = parse_size(text); },
-             "Input size, SIZE or HEIGHTxWIDTH; default: the model's")
+             "Input size of models, SIZE or HEIGHTxWIDTH; default: the model's")
           ->option_text("SIZE");
-      app.add_option("--seconds", options->seconds, "How long to time each model (default 5)")
+      app.add_option("--seconds", options->seconds, "How long to time each (default 5)")
           ->option_text("S")
           ->check(CLI::Range(0.0, 86400.0));
-      return [options](Console& console) { return run_benchmark(console, *options); };
+      app.add_option("--plot", options->plot,
+                     "Draw time and memory of attention against the map's side (16 to 512 tokens), all kinds or those that are "
+                     "named: na2d focal")
+          ->option_text("FILE.svg");
+      return [options](Console& console) {
+        if (!options->plot.empty()) return run_plot(console, *options);
+        if (options->names.empty()) throw UsageError("NAME is required, a model or an attention case; or --plot FILE.svg");
+        return run_benchmark(console, *options);
+      };
     },
 };
 

@@ -1,0 +1,263 @@
+// A new kind of case: a builder, and its row in kKinds.
+#include <vitrine/pipelines/attention_cases.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/aggregated.h>
+#include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/focal_modulation.h>
+#include <vitrine/attention2d/gnconv.h>
+#include <vitrine/attention2d/neighborhood.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/weights/sources.h>
+
+namespace vitrine {
+namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (std::size_t begin = 0;;) {
+    const std::size_t end = std::min(text.find(separator, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    if (end == text.size()) return parts;
+    begin = end + 1;
+  }
+}
+
+std::optional<std::int64_t> parse_number(std::string_view text) {
+  std::int64_t value = 0;
+  constexpr std::int64_t kMost = 1 << 24;  // safe to multiply by another
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value > kMost) return std::nullopt;
+  return value;
+}
+
+// "56x56" as numbers; empty where it is something else.
+std::vector<std::int64_t> parse_sizes(std::string_view text) {
+  std::vector<std::int64_t> sizes;
+  for (const std::string_view part : split(text, 'x')) {
+    const auto size = part.empty() || !is_digit(part[0]) ? std::nullopt : parse_number(part);
+    if (!size) return {};
+    sizes.push_back(*size);
+  }
+  return sizes;
+}
+
+// A case's text taken apart. Each part must be asked for by somebody: finish() refuses the others.
+class CaseText {
+ public:
+  CaseText(const std::string& text, const AttentionForm& form, std::int64_t batch, DType dtype)
+      : batch(batch), dtype(dtype), text_(text), form_(form) {
+    const auto parts = split(text, '_');
+    for (std::size_t i = 1; i < parts.size(); ++i) {
+      const std::string_view part = parts[i];
+      if (i == 1 && !part.empty() && is_digit(part[0])) {
+        sizes_ = parse_sizes(part);
+        if (sizes_.empty()) fail(fmt::format("'{}' are no sizes", part));
+        continue;
+      }
+      const std::size_t letters = std::find_if(part.begin(), part.end(), is_digit) - part.begin();
+      const auto value = letters == part.size() ? std::optional(kFlag) : parse_number(part.substr(letters));
+      if (letters == 0 || !value) fail(fmt::format("'{}' is no LETTER and NUMBER", part));
+      if (!numbers_.emplace(part.substr(0, letters), *value).second) fail(fmt::format("'{}' twice", part.substr(0, letters)));
+    }
+  }
+
+  std::int64_t number(std::string_view letter) {
+    const auto value = find(letter);
+    if (!value || *value == kFlag) fail(fmt::format("no {}NUMBER", letter));
+    return *value;
+  }
+  std::int64_t number(std::string_view letter, std::int64_t otherwise) {
+    return numbers_.contains(letter) ? number(letter) : find(letter).value_or(otherwise);
+  }
+  bool flag(std::string_view name) { return find(name).has_value(); }
+
+  const std::vector<std::int64_t>& sizes(std::size_t axes) const {
+    if (sizes_.size() != axes) fail(fmt::format("{} sizes, expected {}", sizes_.size(), axes));
+    if (*std::min_element(sizes_.begin(), sizes_.end()) < 1) fail("a size of 0");
+    return sizes_;
+  }
+  void finish(std::size_t axes) const {
+    if (axes == 0 && !sizes_.empty()) fail("sizes of a map");
+    for (const auto& [letter, value] : numbers_)
+      if (std::find(known_.begin(), known_.end(), letter) == known_.end())
+        fail(value == kFlag ? fmt::format("unknown '{}'", letter) : fmt::format("unknown '{}{}'", letter, value));
+  }
+
+  [[noreturn]] void fail(const std::string& why) const {
+    throw Error(fmt::format("attention case '{}': {}; expected the form of {} ({})", text_, why, form_.example, form_.what));
+  }
+
+  Tensor input(Shape shape) const { return synthetic_tensor("bench.x", shape).to(dtype); }
+  Weights weights() const { return Weights(synthetic_weights(), {.dtype = dtype, .device = {}}); }
+
+  std::int64_t batch;
+  DType dtype;
+
+ private:
+  std::optional<std::int64_t> find(std::string_view letter) {
+    known_.push_back(letter);
+    const auto found = numbers_.find(letter);
+    return found == numbers_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  static constexpr std::int64_t kFlag = -1;  // the value of letters without a number
+
+  const std::string& text_;
+  const AttentionForm& form_;
+  std::vector<std::int64_t> sizes_;
+  std::map<std::string_view, std::int64_t> numbers_;
+  std::vector<std::string_view> known_;
+};
+
+// q, k and v as views of one fused projection [B, tokens..., 3, heads, dim], as in a model.
+Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, std::int64_t heads, std::int64_t dim) {
+  Shape shape{c.batch};
+  for (const std::int64_t size : tokens) shape.push_back(size);
+  for (const std::int64_t size : {std::int64_t{3}, heads, dim}) shape.push_back(size);
+  return synthetic_tensor("bench.qkv", shape).to(c.dtype);
+}
+
+AttentionProblem make_sdpa(CaseText& c) {
+  const std::int64_t h = c.number("h"), n = c.number("n"), d = c.number("d");
+  c.finish(0);
+  const Tensor qkv = projection(c, {n}, h, d);
+  return {
+      .run =
+          [=](std::string_view impl) { return attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), {.impl = impl}); },
+      .takes_impl = true,
+      .tokens = {n}};
+}
+
+template <int kAxes>
+AttentionProblem make_neighborhood(CaseText& c) {
+  const auto& sizes = c.sizes(kAxes);
+  const std::int64_t h = c.number("h"), d = c.number("d"), k = c.number("k"), dilation = c.number("dil", 1);
+  const bool rpb = c.flag("rpb");
+  c.finish(kAxes);
+  NeighborhoodOptions options;
+  options.kernel_size.fill(k);
+  options.dilation.fill(dilation);
+  if (rpb) options.rpb = synthetic_parameter("bench.rpb", {h, 2 * k - 1, 2 * k - 1});
+  const Tensor qkv = projection(c, sizes, h, d);
+  return {.run =
+              [=](std::string_view impl) {
+                NeighborhoodOptions o = options;
+                o.impl = impl;
+                return neighborhood_attention(qkv.select(-3, 0), qkv.select(-3, 1), qkv.select(-3, 2), o);
+              },
+          .takes_impl = true,
+          .tokens = sizes};
+}
+
+// A layer on a map x [B, H, W, C], or on tokens [B, N, C].
+template <typename Make>
+AttentionProblem layer_problem(const CaseText& c, const std::vector<std::int64_t>& tokens, std::int64_t dim, const Make& make) {
+  Shape shape{c.batch};
+  for (const std::int64_t size : tokens) shape.push_back(size);
+  shape.push_back(dim);
+  const Weights w = c.weights();
+  return {.run = [layer = make(w), x = c.input(shape)](std::string_view) { return layer(x); },
+          .takes_impl = false,
+          .tokens = tokens,
+          .parameters = w.parameters()};
+}
+
+AttentionProblem make_focal(CaseText& c) {
+  const FocalModulationConfig config{
+      .dim = c.number("c"), .focal_level = c.number("l"), .focal_window = c.number("w"), .focal_factor = c.number("f", 2)};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return FocalModulation(w, config); });
+}
+
+AttentionProblem make_gnconv(CaseText& c) {
+  const GnConvConfig config{.dim = c.number("c"), .order = c.number("o")};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return GnConv(w, config); });
+}
+
+AttentionProblem make_aggregated(CaseText& c) {
+  const AggregatedAttentionConfig config{
+      .dim = c.number("c"), .num_heads = c.number("h"), .window_size = c.number("w"), .sr_ratio = c.number("r")};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return AggregatedAttention(w, config); });
+}
+
+AttentionProblem refuse_dit_block(CaseText& c) { c.fail("there are no DiT blocks in this build"); }
+
+struct Kind {
+  AttentionForm form;
+  AttentionProblem (*make)(CaseText&);
+};
+
+constexpr Kind kKinds[] = {
+    {{"sdpa", "sdpa_h3_n197_d64", "global attention of n tokens", "sdpa_h2_n{tokens}_d32"}, make_sdpa},
+    {{"na1d", "na1d_3136_h2_d32_k7", "neighborhood attention on a line, _dil2 for a dilation", ""}, make_neighborhood<1>},
+    {{"na2d", "na2d_56x56_h2_d32_k7", "neighborhood attention on a map, _dil2 for a dilation, _rpb for a position bias",
+      "na2d_{side}x{side}_h2_d32_k7"},
+     make_neighborhood<2>},
+    {{"na3d", "na3d_16x28x28_h2_d32_k3", "neighborhood attention on a volume, _dil2 for a dilation", ""}, make_neighborhood<3>},
+    {{"focal", "focal_56x56_c96_l2_w3", "focal modulation layer of l levels from a window of w, _f2 for its growth",
+      "focal_{side}x{side}_c64_l2_w3"},
+     make_focal},
+    {{"gnconv", "gnconv_56x56_c64_o3", "recursive gated convolution layer of order o", "gnconv_{side}x{side}_c64_o3"},
+     make_gnconv},
+    {{"aggregated", "aggregated_56x56_c72_h3_w3_r8", "aggregated attention layer, window w, pooled by r a side",
+      "aggregated_{side}x{side}_c64_h2_w3_r{eighth}"},
+     make_aggregated},
+    {{"ditblock", "ditblock_n256_c384_h6", "DiT block", ""}, refuse_dit_block},
+};
+
+const Kind* kind_of(std::string_view text) {
+  const std::string_view prefix = text.substr(0, text.find('_'));
+  for (const Kind& kind : kKinds)
+    if (kind.form.prefix == prefix) return &kind;
+  return nullptr;
+}
+
+}  // namespace
+
+std::span<const AttentionForm> attention_forms() {
+  static const std::vector<AttentionForm> forms = [] {
+    std::vector<AttentionForm> all;
+    for (const Kind& kind : kKinds) all.push_back(kind.form);
+    return all;
+  }();
+  return forms;
+}
+
+std::string square_case(const AttentionForm& form, std::int64_t side) {
+  return fmt::format(fmt::runtime(form.square), fmt::arg("side", side), fmt::arg("tokens", side * side),
+                     fmt::arg("eighth", std::max<std::int64_t>(side / 8, 1)));
+}
+
+bool is_attention_case(std::string_view text) {
+  const Kind* kind = kind_of(text);
+  if (kind == nullptr || text.size() < kind->form.prefix.size() + 2) return false;
+  const std::string_view rest = text.substr(kind->form.prefix.size() + 1);  // 56x56... , n1024... or h3...
+  return is_digit(rest[0]) || ((rest[0] == 'n' || rest[0] == 'h' || rest[0] == 'c') && rest.size() > 1 && is_digit(rest[1]));
+}
+
+AttentionProblem make_attention_problem(const std::string& text, std::int64_t batch, DType dtype) {
+  const Kind* kind = kind_of(text);
+  if (kind == nullptr) {
+    std::string examples;
+    for (const AttentionForm& form : attention_forms())
+      examples += fmt::format("{}{}", examples.empty() ? "" : ", ", form.example);
+    throw Error(fmt::format("attention case '{}': expected one like {}", text, examples));
+  }
+  CaseText c(text, kind->form, batch, dtype);
+  return kind->make(c);
+}
+
+}  // namespace vitrine
