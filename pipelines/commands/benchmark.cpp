@@ -153,10 +153,11 @@ std::int64_t available_bytes() {
   return 0;
 }
 
-// What the next size would take, from the last two: the growth between them goes on, by 4 at least (the tokens).
+// What the next size would take, from the last two: the growth between them goes on, from 4 (as the tokens) to 16 (as pairs
+// of tokens) times.
 double next_of(const std::vector<double>& values) {
   const std::size_t n = values.size();
-  return values[n - 1] * (n < 2 ? 16.0 : std::max(4.0, values[n - 1] / values[n - 2]));
+  return values[n - 1] * (n < 2 ? 16.0 : std::clamp(values[n - 1] / values[n - 2], 4.0, 16.0));
 }
 
 struct Curve {
@@ -183,7 +184,7 @@ Curve measure_curve(const AttentionForm& form, const BenchmarkOptions& each, Con
     try {
       const BenchmarkRow row = benchmark_attention(name, each);
       report.add(row);
-      times.push_back(row.median_ms);
+      times.push_back(row.min_ms);
       bytes.push_back(static_cast<double>(row.peak_bytes));
       curve.milliseconds.points.emplace_back(side, row.median_ms);
       curve.megabytes.points.emplace_back(side, megabytes(std::max<std::int64_t>(row.peak_activation_bytes, 1)));

@@ -147,7 +147,11 @@ TEST_CASE("aggregated attention refuses what does not fit, in one line") {
   CHECK_THROWS_WITH(with([](Inputs& i) { i.pooled = i.pooled.to(DType::bf16); }),
                     contains("pooled_k is bf16, expected q's type"));
   CHECK_THROWS_WITH(with([&](Inputs& i) { i.pooled = random.tensor({1, 4, 2, 2, 9}); }), contains("do not fit"));
-  CHECK_THROWS_WITH(with([](Inputs& i) { i.qkv = i.qkv.select(1, 0); }), contains("expected [B, H, W, heads, head_dim]"));
+  const Tensor q = good.qkv.select(3, 0), pooled = good.pooled.select(2, 0);
+  CHECK_THROWS_WITH(aggregated_attention(q, q.select(1, 0), q, pooled, pooled, good.options),
+                    contains("k is [1, 6, 2, 8], expected [B, H, W, heads, head_dim]"));
+  CHECK_THROWS_WITH(aggregated_attention(q, q, q, pooled, Tensor(), good.options),
+                    contains("pooled_v is undefined, expected [B, P, heads, head_dim]"));
 
   const Weights w(synthetic_weights());
   CHECK_THROWS_WITH(AggregatedAttention(w, {.dim = 32, .num_heads = 3}), contains("32 is not a multiple of 3 heads"));
