@@ -10,11 +10,17 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/agent.h>
 #include <vitrine/attention2d/aggregated.h>
 #include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/bi_level_routing.h>
 #include <vitrine/attention2d/focal_modulation.h>
 #include <vitrine/attention2d/gnconv.h>
+#include <vitrine/attention2d/halo.h>
+#include <vitrine/attention2d/hilo.h>
 #include <vitrine/attention2d/neighborhood.h>
+#include <vitrine/attention2d/partition.h>
+#include <vitrine/attention2d/window.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/weights/sources.h>
 
@@ -193,6 +199,67 @@ AttentionProblem make_aggregated(CaseText& c) {
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return AggregatedAttention(w, config); });
 }
 
+AttentionProblem make_window(CaseText& c) {
+  const std::int64_t window = c.number("w"), shift = c.number("s");
+  const WindowAttentionConfig config{
+      .dim = c.number("c"), .num_heads = c.number("h"), .window_size = {window, window}, .shift_size = {shift, shift}};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return WindowAttention(w, config); });
+}
+
+AttentionProblem make_window_v2(CaseText& c) {
+  const std::int64_t window = c.number("w"), shift = c.number("s");
+  const WindowAttentionV2Config config{
+      .dim = c.number("c"), .num_heads = c.number("h"), .window_size = {window, window}, .shift_size = {shift, shift}};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return WindowAttentionV2(w, config); });
+}
+
+template <PartitionKind kKind>
+AttentionProblem make_partition(CaseText& c) {
+  const std::int64_t size = c.number("w");
+  const PartitionAttentionConfig config{
+      .dim = c.number("c"), .head_dim = c.number("d"), .partition = kKind, .size = {size, size}};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return PartitionAttention(w, config); });
+}
+
+AttentionProblem make_halo(CaseText& c) {
+  HaloAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  config.head_dim = config.value_head_dim = c.number("d");
+  config.block_size = c.number("w");
+  config.halo_size = c.number("r");
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return HaloAttention(w, config); });
+}
+
+AttentionProblem make_bi_level_routing(CaseText& c) {
+  const BiLevelRoutingConfig config{
+      .dim = c.number("c"), .num_heads = c.number("h"), .n_win = c.number("p"), .topk = c.number("t")};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return BiLevelRoutingAttention(w, config); });
+}
+
+AttentionProblem make_agent(CaseText& c) {
+  const auto& map = c.sizes(2);
+  const std::int64_t side = c.number("a");
+  const AgentAttentionConfig config{
+      .dim = c.number("c"), .num_heads = c.number("h"), .agent_num = side * side, .height = map[0], .width = map[1]};
+  c.finish(2);
+  AttentionProblem problem =
+      layer_problem(c, {map[0] * map[1]}, config.dim, [&](const Weights& w) { return AgentAttention(w, config); });
+  problem.tokens = map;
+  return problem;
+}
+
+AttentionProblem make_hilo(CaseText& c) {
+  HiLoConfig config{.dim = c.number("c"), .num_heads = c.number("h"), .window_size = c.number("w")};
+  config.alpha = static_cast<double>(c.number("a")) / 10 + 1e-9;  // a tenths of the heads, rounded down
+  config.qkv_bias = true;
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return HiLoAttention(w, config); });
+}
+
 AttentionProblem refuse_dit_block(CaseText& c) { c.fail("there are no DiT blocks in this build"); }
 
 struct Kind {
@@ -215,6 +282,26 @@ constexpr Kind kKinds[] = {
     {{"aggregated", "aggregated_56x56_c72_h3_w3_r8", "aggregated attention layer, window w, pooled by r a side",
       "aggregated_{side}x{side}_c64_h2_w3_r{eighth}"},
      make_aggregated},
+    {{"swin", "swin_56x56_c96_h3_w7_s3", "window attention layer, window w, shift s", "swin_{side}x{side}_c64_h2_w8_s4"},
+     make_window},
+    {{"swinv2", "swinv2_56x56_c96_h3_w7_s3", "Swin V2's cosine window attention layer, window w, shift s",
+      "swinv2_{side}x{side}_c64_h2_w8_s4"},
+     make_window_v2},
+    {{"block", "block_56x56_c64_d32_w7", "MaxViT's block attention layer, heads of d, blocks of w",
+      "block_{side}x{side}_c64_d32_w8"},
+     make_partition<PartitionKind::block>},
+    {{"grid", "grid_56x56_c64_d32_w7", "MaxViT's grid attention layer, heads of d, grids of w", "grid_{side}x{side}_c64_d32_w8"},
+     make_partition<PartitionKind::grid>},
+    {{"halo", "halo_56x56_c64_h4_d16_w8_r3", "halo attention layer, heads of d, blocks of w, halo r",
+      "halo_{side}x{side}_c64_h2_d32_w8_r3"},
+     make_halo},
+    {{"bra", "bra_56x56_c64_h2_p7_t1", "bi-level routing layer, p x p regions, t of them routed",
+      "bra_{side}x{side}_c64_h2_p8_t4"},
+     make_bi_level_routing},
+    {{"agent", "agent_14x14_c192_h3_a7", "agent attention layer, a x a agents", "agent_{side}x{side}_c64_h2_a7"}, make_agent},
+    {{"hilo", "hilo_14x14_c384_h12_w2_a9", "HiLo layer, window w, a tenths of the heads in the low branch",
+      "hilo_{side}x{side}_c64_h2_w2_a5"},
+     make_hilo},
     {{"ditblock", "ditblock_n256_c384_h6", "DiT block", ""}, refuse_dit_block},
 };
 
