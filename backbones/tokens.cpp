@@ -14,7 +14,7 @@
 namespace vitrine::detail {
 
 std::size_t parse_choice(std::string_view model, std::string_view argument, std::string_view value,
-                         std::initializer_list<std::string_view> choices) {
+                         std::span<const std::string_view> choices) {
   const auto found = std::find(choices.begin(), choices.end(), value);
   if (found != choices.end()) return static_cast<std::size_t>(found - choices.begin());
   const std::vector<std::string> names(choices.begin(), choices.end());

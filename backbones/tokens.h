@@ -18,7 +18,11 @@ namespace vitrine::detail {
 
 // The index of `value` among `choices`; throws Error that names the argument and the nearest choice.
 std::size_t parse_choice(std::string_view model, std::string_view argument, std::string_view value,
-                         std::initializer_list<std::string_view> choices);
+                         std::span<const std::string_view> choices);
+inline std::size_t parse_choice(std::string_view model, std::string_view argument, std::string_view value,
+                                std::initializer_list<std::string_view> choices) {
+  return parse_choice(model, argument, value, std::span(choices.begin(), choices.size()));
+}
 
 // Throws Error "MODEL: WHAT" where `right` is false.
 void require(bool right, std::string_view model, std::string_view what);

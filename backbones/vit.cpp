@@ -80,7 +80,38 @@ class DiffAttention final : public TokenMixer {
   Norm norm_;
 };
 
+// A mechanism of attention2d's table in the place of global attention.
+class OtherAttention final : public TokenMixer {
+ public:
+  explicit OtherAttention(std::unique_ptr<const Mixer> mixer) : mixer_(std::move(mixer)) {}
+  Tensor operator()(const Tensor& x, const Positions& p, Tensor residual) const override {
+    return (*mixer_)(x, {p.prefix, p.height, p.width}, std::move(residual));
+  }
+
+ private:
+  std::unique_ptr<const Mixer> mixer_;
+};
+
+std::unique_ptr<TokenMixer> make_other_attention(const Weights& w, const VitConfig& c, std::int64_t block, const Tensor& scale) {
+  MixerConfig mixer;
+  mixer.dim = c.embed_dim;
+  mixer.num_heads = c.num_heads;
+  mixer.block = block;
+  mixer.tokens.prefix = (c.class_token ? 1 : 0) + (c.distilled ? 1 : 0) + c.reg_tokens;
+  mixer.tokens.height = (c.img_size[0] + (c.dynamic_img_pad ? c.patch_size[0] - 1 : 0)) / c.patch_size[0];
+  mixer.tokens.width = (c.img_size[1] + (c.dynamic_img_pad ? c.patch_size[1] - 1 : 0)) / c.patch_size[1];
+  mixer.qkv_bias = c.qkv_bias;
+  mixer.proj = {.bias = c.proj_bias, .scale = scale};
+  mixer.values = c.attention_options;
+  try {
+    return std::make_unique<OtherAttention>(make_mixer(*c.attention, w, mixer));
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", c.name, error.what()));
+  }
+}
+
 std::unique_ptr<TokenMixer> make_attention(const Weights& w, const VitConfig& c, std::int64_t block, const Tensor& scale = {}) {
+  if (c.attention != nullptr) return make_other_attention(w, c, block, scale);
   if (c.diff_attention) return std::make_unique<DiffAttention>(w, c, block, scale);
   SelfAttentionConfig attention;
   attention.dim = c.embed_dim;
@@ -264,6 +295,10 @@ void validate(const VitConfig& c) {
   const bool parallel = c.block == VitBlock::parallel_scaling || c.block == VitBlock::diff_parallel_scaling;
   require(!parallel || (!c.scale_attn_norm && !c.scale_mlp_norm), c.name,
           "scale_attn_norm and scale_mlp_norm do not exist in parallel scaling blocks");
+  require(c.attention == nullptr || (!difference && !parallel), c.name,
+          "attention needs block_fn Block, ResPostBlock or ParallelThingsBlock, and no attn_layer");
+  require(c.attention == nullptr || (!c.qk_norm && !c.scale_attn_norm), c.name,
+          "qk_norm and scale_attn_norm do not exist with another attention");
   require(!c.distilled || (c.class_token && !c.no_embed_class && c.reg_tokens == 0 && c.global_pool == Pooling::token), c.name,
           "a distilled model has class_token, global_pool 'token', and neither no_embed_class nor reg_tokens");
 }
@@ -333,14 +368,82 @@ Tensor Vit::classify(const Tensor& tokens, bool pre_logits) const {
 
 namespace detail {
 
+namespace {
+
+// Options of the mechanism, which are arguments like the others.
+void read_attention_options(ArgumentReader& reader, const Mechanism& mechanism, MixerValues& values) {
+  for (const MixerOption& option : mechanism.options) {
+    if (!reader.has(option.name)) {
+      reader.ignore({option.name});
+      continue;
+    }
+    std::array<double, 2>& value = values[std::string(option.name)];
+    switch (option.kind) {
+      case MixerOptionKind::integer: {
+        std::int64_t one = 0;
+        reader.get(option.name, one);
+        value.fill(static_cast<double>(one));
+        break;
+      }
+      case MixerOptionKind::pair: {
+        std::array<std::int64_t, 2> two{};
+        reader.get(option.name, two);
+        value = {static_cast<double>(two[0]), static_cast<double>(two[1])};
+        break;
+      }
+      case MixerOptionKind::number: {
+        double one = 0;
+        reader.get(option.name, one);
+        value.fill(one);
+        break;
+      }
+      case MixerOptionKind::boolean: {
+        bool one = false;
+        reader.get(option.name, one);
+        value.fill(one ? 1.0 : 0.0);
+        break;
+      }
+      case MixerOptionKind::choice: {
+        std::string one;
+        reader.get(option.name, one);
+        value.fill(static_cast<double>(parse_choice("attention", option.name, one, option.choices)));
+        break;
+      }
+    }
+  }
+}
+
+// Mechanisms that know maps only: no class token, no registers, the patches' mean. What the variant's row says of these is
+// not asked for by the user, who may say otherwise.
+void prefer_maps(const Variant& variant, const Arguments& arguments, VitConfig& c, std::string& global_pool) {
+  const Arguments row = parse_json_arguments(variant.arguments, variant.name);
+  const auto is_wanted = [&](const std::string& name) {
+    const auto given = arguments.find(name), own = row.find(name);
+    return given != arguments.end() && (own == row.end() || own->second != given->second);
+  };
+  if (!is_wanted("class_token")) c.class_token = false;
+  if (!is_wanted("reg_tokens")) c.reg_tokens = 0;
+  if (!is_wanted("global_pool") && global_pool == "token") global_pool = "avg";
+  require(
+      !c.class_token && !c.distilled && c.reg_tokens == 0, c.name,
+      fmt::format("attention '{}' works on maps only: there can be no class_token, reg_tokens or distilled", c.attention->name));
+}
+
+}  // namespace
+
 std::unique_ptr<Backbone> build_vit(const Variant& variant, const Weights& w, const Arguments& arguments) {
   VitConfig c;
   c.name = variant.name;
   std::string global_pool = "token", pos_embed = "learn", norm_layer = "layernorm", embed_norm_layer, act_layer = "gelu",
-              block_fn = "Block", mlp_layer = "Mlp", attn_layer, interpolation = "timm";
+              block_fn = "Block", mlp_layer = "Mlp", attn_layer, interpolation = "timm", attention;
   double norm_eps = c.norm.eps;
-  ArgumentReader(variant.name, arguments)
-      .get("img_size", c.img_size)
+  ArgumentReader reader(variant.name, arguments);
+  reader.get("attention", attention);
+  if (!attention.empty()) {
+    c.attention = &find_mechanism(attention);
+    read_attention_options(reader, *c.attention, c.attention_options);
+  }
+  reader.get("img_size", c.img_size)
       .get("patch_size", c.patch_size)
       .get("in_chans", c.in_chans)
       .get("num_classes", c.num_classes)
@@ -377,6 +480,7 @@ std::unique_ptr<Backbone> build_vit(const Variant& variant, const Weights& w, co
       .ignore({"dynamic_img_size", "weight_init", "fix_init", "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate",
                "attn_drop_rate", "drop_path_rate"})
       .finish();
+  if (c.attention != nullptr && !c.attention->takes_prefix) prefer_maps(variant, arguments, c, global_pool);
   c.global_pool = parse_pooling(c.name, global_pool);
   c.pos_embed = parse_choice(c.name, "pos_embed", pos_embed, {"", "none", "learn"}) == 2;
   c.norm = parse_norm(c.name, "norm_layer", norm_layer, norm_eps);

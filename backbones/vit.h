@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include <vitrine/attention2d/mixer.h>
 #include <vitrine/backbones/token_backbone.h>
 
 namespace vitrine {
@@ -44,7 +45,10 @@ struct VitConfig {
   VitBlock block = VitBlock::pre_norm;
   detail::MlpKind mlp = detail::MlpKind::plain;
   bool diff_attention = false;  // timm's attn_layer "diff"
-  bool distilled = false;       // a distillation token and a second head (VisionTransformerDistilled)
+  // Another mechanism than global attention (attention2d/mixer.h) and its options; null: global.
+  const Mechanism* attention = nullptr;
+  MixerValues attention_options;
+  bool distilled = false;  // a distillation token and a second head (VisionTransformerDistilled)
   detail::TableInterpolation interpolation = detail::TableInterpolation::timm;
 };
 

@@ -6,9 +6,11 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <vitrine/attention2d/mixer.h>
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/commands/command.h>
@@ -65,6 +67,76 @@ std::string shipped_text(const ShippedModel* shipped) {
   return shipped->accuracy.empty() ? "shipped" : fmt::format("shipped, {}", shipped->accuracy);
 }
 
+std::string_view kind_text(MixerOptionKind kind) {
+  switch (kind) {
+    case MixerOptionKind::pair:
+      return "integer or [rows,columns]";
+    case MixerOptionKind::number:
+      return "number";
+    case MixerOptionKind::boolean:
+      return "true or false";
+    case MixerOptionKind::choice:
+      return "choice";
+    case MixerOptionKind::integer:
+      break;
+  }
+  return "integer";
+}
+
+nlohmann::ordered_json default_of(const MixerOption& option) {
+  if (option.kind == MixerOptionKind::choice) return std::string(option.choices[static_cast<std::size_t>(option.otherwise)]);
+  if (option.kind == MixerOptionKind::boolean) return option.otherwise != 0;
+  if (option.kind == MixerOptionKind::number) return option.otherwise;
+  return static_cast<std::int64_t>(option.otherwise);
+}
+
+std::string range_text(const MixerOption& option) {
+  if (option.kind == MixerOptionKind::boolean) return {};
+  if (option.kind == MixerOptionKind::choice) return fmt::format("{}", fmt::join(option.choices, ", "));
+  return fmt::format("{:g} to {:g}", option.least, option.most);
+}
+
+nlohmann::ordered_json to_json(const Mechanism& mechanism) {
+  auto options = nlohmann::ordered_json::array();
+  for (const MixerOption& o : mechanism.options) {
+    nlohmann::ordered_json json{{"name", o.name}, {"type", kind_text(o.kind)}, {"default", default_of(o)}};
+    if (o.kind == MixerOptionKind::choice)
+      json["choices"] = o.choices;
+    else if (o.kind != MixerOptionKind::boolean)
+      json.update({{"least", o.least}, {"most", o.most}});
+    json["description"] = o.what;
+    options.push_back(std::move(json));
+  }
+  return {
+      {"name", mechanism.name}, {"description", mechanism.what}, {"class_token", mechanism.takes_prefix}, {"options", options}};
+}
+
+// Pattern by name, as for models.
+int run_attention(Console& console, const std::string& pattern) {
+  auto json = nlohmann::ordered_json::array();
+  std::vector<std::vector<std::string>> table{{"attention", "option", "default", "range", "description"}};
+  std::vector<std::string> names;
+  for (const Mechanism& mechanism : mechanisms()) {
+    names.emplace_back(mechanism.name);
+    if (fnmatch(pattern.c_str(), names.back().c_str(), 0) != 0) continue;
+    json.push_back(to_json(mechanism));
+    table.push_back({names.back(), "", "", "",
+                     fmt::format("{}{}", mechanism.what, mechanism.takes_prefix ? "" : " (maps only: no class token)")});
+    for (const MixerOption& o : mechanism.options) {
+      const auto value = default_of(o);
+      table.push_back(
+          {"", std::string(o.name), value.is_string() ? value.get<std::string>() : value.dump(), range_text(o),
+           o.kind == MixerOptionKind::pair ? fmt::format("{}; one number or [rows,columns]", o.what) : std::string(o.what)});
+    }
+  }
+  if (json.empty()) throw Error(fmt::format("no attention matches '{}'{}", pattern, detail::suggest_names(pattern, names)));
+  if (console.options().json)
+    console.print_json(json);
+  else
+    console.print(format_table(table));
+  return kSuccess;
+}
+
 int run_models(Console& console, const std::string& pattern) {
   const std::vector<Row> rows = find_rows(pattern);
   if (rows.empty()) {
@@ -91,12 +163,16 @@ int run_models(Console& console, const std::string& pattern) {
 
 const Command kModelsCommand{
     .name = "models",
-    .summary = "List the models by name",
-    .examples = "  vitrine models\n  vitrine models 'vit_small_*'\n  vitrine models nat_fashion --json",
+    .summary = "List the models by name, or the attention that a plain vision transformer can be built with",
+    .examples =
+        "  vitrine models\n  vitrine models 'vit_small_*'\n  vitrine models nat_fashion --json\n  vitrine models --attention",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto pattern = std::make_shared<std::string>("*");
       app.add_option("PATTERN", *pattern, "Names to list; * is any text, ? any character (default all)")->option_text("");
-      return [pattern](Console& console) { return run_models(console, *pattern); };
+      auto attention = std::make_shared<bool>(false);
+      app.add_flag("--attention", *attention,
+                   "List what vit_*[attention=NAME,option=value,...] takes; PATTERN then selects by these names");
+      return [=](Console& console) { return *attention ? run_attention(console, *pattern) : run_models(console, *pattern); };
     },
 };
 

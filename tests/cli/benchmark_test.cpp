@@ -1,0 +1,118 @@
+// vitrine benchmark with attention cases and charts; vitrine models --attention.
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include <catch.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/run.h"
+
+#include <vitrine/attention2d/mixer.h>
+
+namespace {
+
+using nlohmann::json;
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+std::string read(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+}  // namespace
+
+TEST_CASE("attention cases are timed like models, one JSON object a line") {
+  const RunResult result = run_vitrine({"benchmark", "na2d_14x14_h2_d32_k7", "focal_9x8_c16_l1_w3", "na2d_14x14_h2_k7", "--json",
+                                        "--seconds", "0", "--threads", "1", "--dtype", "bf16"});
+  CHECK(result.code == 1);  // one of them is no case; the others are run
+  CHECK(result.err.empty());
+  std::istringstream lines(result.out);
+  std::vector<json> rows;
+  for (std::string line; std::getline(lines, line);) rows.push_back(json::parse(line));
+  REQUIRE(rows.size() == 3);
+  CHECK(rows[0]["case"] == "na2d_14x14_h2_d32_k7");
+  CHECK(rows[0]["tokens"] == json({14, 14}));
+  CHECK(rows[0]["dtype"] == "bf16");
+  CHECK(rows[0]["threads"] == 1);
+  for (const char* number : {"median_ms", "min_ms", "p90_ms", "runs", "gflops", "gemm_share", "peak_activation_bytes"}) {
+    INFO(number);
+    CHECK(rows[0][number].get<double>() > 0);
+  }
+  CHECK(rows[1]["tokens"] == json({9, 8}));
+  CHECK(rows[1]["parameters"].get<int>() == 16 * 34 + 34 + 16 * 9 + 2 * (16 * 16 + 16));
+  CHECK(contains(rows[2]["error"].get<std::string>(), "no dNUMBER"));
+}
+
+TEST_CASE("the chart of attention by map size") {
+  const auto folder = std::filesystem::temp_directory_path() / ("vitrine-plot-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  const std::string file = (folder / "a chart.svg").string();
+  const RunResult result = run_vitrine({"benchmark", "--plot", file, "focal", "na2d", "--seconds", "0", "--json"});
+  INFO(result.err);
+  CHECK(result.code == 0);
+  CHECK(contains(result.out, "\"na2d_64x64_h2_d32_k7\""));
+  const std::string svg = read(file);
+  CHECK(contains(svg, ">na2d</text>"));
+  CHECK(contains(svg, ">focal</text>"));
+  CHECK(contains(svg, "milliseconds"));
+  CHECK(contains(svg, ">256</text>"));
+  std::filesystem::remove_all(folder);
+
+  const auto usage = [](const std::vector<std::string>& arguments, const std::string& part) {
+    const RunResult wrong = run_vitrine(arguments);
+    INFO(wrong.err);
+    CHECK(wrong.code == 2);
+    CHECK(wrong.error_lines() == 1);
+    CHECK(contains(wrong.err, part));
+  };
+  usage({"benchmark"}, "NAME is required");
+  usage({"benchmark", "--plot", "chart.gif"}, "--plot");
+  usage({"benchmark", "--plot", "chart.svg", "na9d"}, "'na9d' is nothing to plot");
+  usage({"benchmark", "--plot", "chart.svg", "--img-size", "64"}, "--img-size");
+}
+
+TEST_CASE("models --attention lists every mechanism with its options") {
+  const RunResult text = run_vitrine({"models", "--attention"});
+  CHECK(text.code == 0);
+  CHECK(text.err.empty());
+  const RunResult result = run_vitrine({"models", "--attention", "--json"});
+  REQUIRE(result.code == 0);
+  const json listed = json::parse(result.out);
+  REQUIRE(listed.size() == vitrine::mechanisms().size());
+  for (std::size_t i = 0; i < listed.size(); ++i) {
+    const vitrine::Mechanism& mechanism = vitrine::mechanisms()[i];
+    INFO(mechanism.name);
+    CHECK(listed[i]["name"] == mechanism.name);
+    CHECK(listed[i]["class_token"] == mechanism.takes_prefix);
+    REQUIRE(listed[i]["options"].size() == mechanism.options.size());
+    CHECK(contains(text.out, std::string(mechanism.name)));
+    for (std::size_t o = 0; o < mechanism.options.size(); ++o) {
+      CHECK(listed[i]["options"][o]["name"] == mechanism.options[o].name);
+      CHECK(listed[i]["options"][o].contains("default"));
+      CHECK(contains(text.out, std::string(mechanism.options[o].name)));
+    }
+  }
+  CHECK(json::parse(run_vitrine({"models", "--attention", "hi*", "--json"}).out).size() == 1);
+  const RunResult none = run_vitrine({"models", "--attention", "windw"});
+  CHECK(none.code == 1);
+  CHECK(none.error_lines() == 1);
+  CHECK(contains(none.err, "window"));
+}
+
+TEST_CASE("a ViT with another attention is benchmarked by its name") {
+  const RunResult result = run_vitrine({"benchmark", "vit_tiny_patch16_224[attention=hilo,alpha=0.5,window_size=2,depth=1]",
+                                        "--seconds", "0", "--json"});
+  INFO(result.out << result.err);
+  CHECK(result.code == 0);
+  const RunResult wrong = run_vitrine({"benchmark", "vit_tiny_patch16_224[attention=hilo,alpha=2]", "--seconds", "0"});
+  CHECK(wrong.code == 1);
+  CHECK(contains(wrong.err, "alpha is 2, expected 0 to 1"));
+}
