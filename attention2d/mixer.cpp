@@ -13,12 +13,22 @@
 #include <vitrine/attention2d/aggregated.h>
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/bi_level_routing.h>
+#include <vitrine/attention2d/channel_attention.h>
+#include <vitrine/attention2d/efficient_attention.h>
+#include <vitrine/attention2d/fast_attention.h>
+#include <vitrine/attention2d/flow_attention.h>
 #include <vitrine/attention2d/focal_modulation.h>
+#include <vitrine/attention2d/focused_linear_attention.h>
 #include <vitrine/attention2d/gnconv.h>
 #include <vitrine/attention2d/halo.h>
 #include <vitrine/attention2d/hilo.h>
+#include <vitrine/attention2d/inline_attention.h>
+#include <vitrine/attention2d/linear_attention.h>
+#include <vitrine/attention2d/linfusion.h>
 #include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/attention2d/partition.h>
+#include <vitrine/attention2d/rala.h>
+#include <vitrine/attention2d/varied_window.h>
 #include <vitrine/attention2d/window.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
@@ -124,6 +134,24 @@ struct GlobalAttention {
   Linear qkv, proj;
 };
 
+// FAST between the projections of other layers; its paper has no code, and with it no names of its own.
+struct FastLayer {
+  FastLayer(const Weights& w, const MixerConfig& c)
+      : heads(c.num_heads),
+        options{.order = static_cast<int>(integer(c, "order")), .scale = static_cast<float>(number(c, "scale"))},
+        qkv(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias, .scale = {}}),
+        proj(w / "proj", c.dim, c.dim, c.proj) {}
+  Tensor operator()(const Tensor& x, Tensor residual) const {
+    const Tensor parts = qkv(x).unflatten(2, {3, heads, proj.in_features() / heads});  // [B, N, 3, heads, D]
+    const Tensor y = fast_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2), options);
+    return proj(y.flatten(2, 3), {.activation = Activation::none, .residual = std::move(residual)});
+  }
+
+  std::int64_t heads;
+  FastAttentionOptions options;
+  Linear qkv, proj;
+};
+
 // Prefix tokens are additional keys of every patch, and see all tokens themselves.
 class NeighborhoodMixer final : public Mixer {
  public:
@@ -154,21 +182,33 @@ class NeighborhoodMixer final : public Mixer {
   NeighborhoodAttention layer_;
 };
 
-// Agent-DeiT's and Agent-Swin's layer, which is built for one size.
-class AgentMixer final : public Mixer {
+// A layer on tokens that is built for one size of map.
+template <typename Layer>
+class SizedMixer final : public Mixer {
  public:
-  explicit AgentMixer(AgentAttention layer) : layer_(std::move(layer)) {}
+  SizedMixer(std::string_view name, Layer layer, const TokenMap& built) : name_(name), layer_(std::move(layer)), built_(built) {}
   Tensor operator()(const Tensor& x, const TokenMap& map, Tensor residual) const override {
-    const AgentAttentionConfig& c = layer_.config;
-    if (map.height != c.height || map.width != c.width)
-      throw Error(fmt::format("attention 'agent': a map of {} x {} tokens, the model is built for {} x {}; give img_size",
-                              map.height, map.width, c.height, c.width));
+    if (map.height != built_.height || map.width != built_.width)
+      throw Error(fmt::format("attention '{}': a map of {} x {} tokens, the model is built for {} x {}; give img_size", name_,
+                              map.height, map.width, built_.height, built_.width));
     return layer_(x, std::move(residual));
   }
 
  private:
-  AgentAttention layer_;
+  std::string_view name_;
+  Layer layer_;
+  TokenMap built_;
 };
+
+template <typename Layer>
+Built sized_mixer(std::string_view name, Layer layer, const MixerConfig& c) {
+  return std::make_unique<SizedMixer<Layer>>(name, std::move(layer), c.tokens);
+}
+
+void expect_class_token_at_most(std::string_view name, const MixerConfig& c) {
+  if (c.tokens.prefix > 1)
+    throw Error(fmt::format("attention '{}': {} prefix tokens, expected a class token or none", name, c.tokens.prefix));
+}
 
 // --- options and builders ----------------------------------------------------------------------------------------
 
@@ -267,8 +307,7 @@ Built build_routing(const Weights& w, const MixerConfig& c) {
 
 constexpr MixerOption kAgentOptions[] = {{"agent_num", Kind::integer, 49, 1, 4096, "agent tokens, a square number"}};
 Built build_agent(const Weights& w, const MixerConfig& c) {
-  if (c.tokens.prefix > 1)
-    throw Error(fmt::format("attention 'agent': {} prefix tokens, expected a class token or none", c.tokens.prefix));
+  expect_class_token_at_most("agent", c);
   AgentAttentionConfig config;
   config.dim = c.dim;
   config.num_heads = c.num_heads;
@@ -277,7 +316,7 @@ Built build_agent(const Weights& w, const MixerConfig& c) {
   config.width = c.tokens.width;
   config.class_token = c.tokens.prefix == 1;
   config.qkv_bias = c.qkv_bias;
-  return std::make_unique<AgentMixer>(AgentAttention(w, config, c.proj));
+  return sized_mixer("agent", AgentAttention(w, config, c.proj), c);
 }
 
 constexpr MixerOption kHiLoOptions[] = {
@@ -332,6 +371,127 @@ Built build_aggregated(const Weights& w, const MixerConfig& c) {
   return map_mixer(AggregatedAttention(w, config, c.proj));
 }
 
+constexpr std::string_view kFeatureMaps[] = {"identity", "relu", "elu1", "leaky_relu", "exp", "sigmoid", "channel_softmax"};
+constexpr std::string_view kNormalizers[] = {"none", "sum", "mean"};
+constexpr MixerOption kLinearOptions[] = {{"feature_map", Kind::choice, 1, 0, 6, "of queries and keys", kFeatureMaps},
+                                          {"normalizer", Kind::choice, 1, 0, 2, "of the sum over the keys", kNormalizers},
+                                          {"eps", Kind::number, 1e-6, 0, 1, "added to the normalizer"}};
+Built build_linear(const Weights& w, const MixerConfig& c) {
+  LinearAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.feature_map = static_cast<FeatureMap>(integer(c, "feature_map"));
+  config.normalizer = static_cast<LinearNormalizer>(integer(c, "normalizer"));
+  config.eps = static_cast<float>(number(c, "eps"));
+  config.qkv_bias = c.qkv_bias;
+  return token_set_mixer(LinearAttention(w, config, c.proj));
+}
+
+constexpr MixerOption kLinFusionOptions[] = {
+    {"hidden", Kind::integer, 0, 0, 65536, "width within to_q_ and to_k_; 0: the identity"}};
+Built build_linfusion(const Weights& w, const MixerConfig& c) {
+  LinFusionAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.query_hidden = config.key_hidden = integer(c, "hidden");
+  return token_set_mixer([layer = LinFusionAttention(w, config, c.proj)](const Tensor& x, Tensor residual) {
+    return layer(x, {}, std::move(residual));
+  });
+}
+
+constexpr MixerOption kEfficientOptions[] = {
+    {"key_dim", Kind::integer, 0, 0, 65536, "channels of all heads' queries and keys; 0: embed_dim"},
+    {"value_dim", Kind::integer, 0, 0, 65536, "channels of all heads' values; 0: embed_dim"}};
+Built build_efficient(const Weights& w, const MixerConfig& c) {
+  EfficientAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.key_dim = integer(c, "key_dim") > 0 ? integer(c, "key_dim") : c.dim;
+  config.value_dim = integer(c, "value_dim") > 0 ? integer(c, "value_dim") : c.dim;
+  return token_set_mixer([layer = EfficientAttention(w, config), scale = c.proj.scale](const Tensor& x, const Tensor& residual) {
+    Tensor y = layer(x);  // with a residual x of its own
+    if (scale.defined()) multiply_(y, scale);
+    if (residual.defined()) add_(y, residual);
+    return y;
+  });
+}
+
+Built build_flow(const Weights& w, const MixerConfig& c) {
+  FlowAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.qkv_bias = c.qkv_bias;
+  return token_set_mixer(FlowAttention(w, config, c.proj));
+}
+
+constexpr MixerOption kFastOptions[] = {{"order", Kind::integer, 2, 1, 2, "terms of the exponential's series beside 1"},
+                                        {"scale", Kind::number, 1, 1e-6, 1e6, "factor of the products"}};
+Built build_fast(const Weights& w, const MixerConfig& c) { return token_set_mixer(FastLayer(w, c)); }
+
+constexpr MixerOption kChannelOptions[] = {
+    {"version", Kind::integer, 1, 1, 2, "timm's ChannelAttention or ChannelAttentionV2"},
+    {"dynamic_scale", Kind::boolean, 1, 0, 1, "version 2: scale by the number of tokens, else by the head's width"}};
+Built build_channel(const Weights& w, const MixerConfig& c) {
+  ChannelAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.version = static_cast<int>(integer(c, "version"));
+  config.dynamic_scale = boolean(c, "dynamic_scale");
+  config.qkv_bias = c.qkv_bias;
+  return token_set_mixer(ChannelAttention(w, config, c.proj));
+}
+
+constexpr MixerOption kVariedWindowOptions[] = {
+    {"window_size", Kind::pair, 7, 1, kMostSize, "tokens of a window; the map is padded to a multiple"}};
+Built build_varied_window(const Weights& w, const MixerConfig& c) {
+  VariedWindowAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.window_size = pair(c, "window_size");
+  config.qkv_bias = c.qkv_bias;
+  return map_mixer(VariedWindowAttention(w, config, c.proj));
+}
+
+constexpr std::string_view kInlineMaps[] = {"identity", "exp"};
+constexpr MixerOption kInlineOptions[] = {{"kernel_func", Kind::choice, 0, 0, 1, "feature map of queries and keys", kInlineMaps},
+                                          {"feature_scale", Kind::number, 1, 1e-6, 1e6, "before the map; 0.2 with exp"}};
+Built build_inline(const Weights& w, const MixerConfig& c) {
+  expect_class_token_at_most("inline", c);
+  InlineAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.window_size = {c.tokens.height, c.tokens.width};
+  config.class_token = c.tokens.prefix == 1;
+  config.feature_map = integer(c, "kernel_func") == 1 ? FeatureMap::exp : FeatureMap::identity;
+  config.feature_scale = static_cast<float>(number(c, "feature_scale"));
+  config.qkv_bias = c.qkv_bias;
+  return sized_mixer("inline", InlineAttention(w, config, c.proj), c);
+}
+
+constexpr MixerOption kRalaOptions[] = {
+    {"linear", Kind::boolean, 1, 0, 1, "rank-augmented linear attention; false: softmax, the deep stages' form"}};
+Built build_rala(const Weights& w, const MixerConfig& c) {
+  RalaAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.linear = boolean(c, "linear");
+  return map_mixer(RalaAttention(w, config, c.proj));
+}
+
+constexpr MixerOption kFocusedOptions[] = {
+    {"focusing_factor", Kind::number, 3, 1e-3, 100, "power that sharpens the features"},
+    {"kernel_size", Kind::integer, 5, 1, 63, "of the depth-wise convolution of values, odd"}};
+Built build_focused(const Weights& w, const MixerConfig& c) {
+  FocusedLinearAttentionConfig config;
+  config.dim = c.dim;
+  config.num_heads = c.num_heads;
+  config.window_size = {c.tokens.height, c.tokens.width};
+  config.focusing_factor = number(c, "focusing_factor");
+  config.kernel_size = integer(c, "kernel_size");
+  config.qkv_bias = c.qkv_bias;
+  return sized_mixer("focused", FocusedLinearAttention(w, config, c.proj), c);
+}
+
 constexpr Mechanism kMechanisms[] = {
     {"global", "every token attends to all (Transformer)", true, kGlobalOptions, build_global},
     {"neighborhood", "a window around each token (NAT, DiNAT); prefix tokens see and are seen by all", true, kNeighborhoodOptions,
@@ -340,9 +500,21 @@ constexpr Mechanism kMechanisms[] = {
     {"window_v2", "the same by cosines and a continuous position bias (Swin V2)", false, kWindowV2Options, build_window_v2},
     {"partition", "blocks and grids in turn (MaxViT)", false, kPartitionOptions, build_partition},
     {"halo", "blocks of queries with a halo of keys (HaloNet); no output projection", false, kHaloOptions, build_halo},
+    {"vsa", "windows whose keys come from boxes that the window's mean places (VSA)", false, kVariedWindowOptions,
+     build_varied_window},
     {"bi_level_routing", "regions choose the regions that they attend to (BiFormer)", false, kRoutingOptions, build_routing},
     {"agent", "a few agents gather from all tokens and spread to them (Agent Attention)", true, kAgentOptions, build_agent},
     {"hilo", "windows for some heads, averaged windows for the others (LITv2)", false, kHiLoOptions, build_hilo},
+    {"linear", "a feature map in the place of softmax (linear attention, EfficientViT)", true, kLinearOptions, build_linear},
+    {"linfusion", "linear attention of LinFusion", true, kLinFusionOptions, build_linfusion},
+    {"inline", "injective linear attention: weights sum to one by subtraction (InLine)", true, kInlineOptions, build_inline},
+    {"rala", "rank-augmented linear attention with rotary positions and a gate (RALA)", false, kRalaOptions, build_rala},
+    {"focused", "focused linear attention over the whole map (FLatten)", false, kFocusedOptions, build_focused},
+    {"efficient", "softmax of queries and of keys on their own (efficient attention), a residual within", true, kEfficientOptions,
+     build_efficient},
+    {"flow", "conserved flows between queries and keys (Flowformer)", true, {}, build_flow},
+    {"fast", "the first terms of the exponential's series (FAST)", true, kFastOptions, build_fast},
+    {"channel", "channels attend to channels (DaViT)", true, kChannelOptions, build_channel},
     {"focal", "focal modulation: gated contexts of growing size (FocalNet)", false, kFocalOptions, build_focal},
     {"gnconv", "recursive gated convolution (HorNet)", false, kGnConvOptions, build_gnconv},
     {"aggregated", "a local window and a pooled map under one softmax (TransNeXt)", false, kAggregatedOptions, build_aggregated},

@@ -14,12 +14,23 @@
 #include <vitrine/attention2d/aggregated.h>
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/bi_level_routing.h>
+#include <vitrine/attention2d/channel_attention.h>
+#include <vitrine/attention2d/clear.h>
+#include <vitrine/attention2d/efficient_attention.h>
+#include <vitrine/attention2d/fast_attention.h>
+#include <vitrine/attention2d/flow_attention.h>
 #include <vitrine/attention2d/focal_modulation.h>
+#include <vitrine/attention2d/focused_linear_attention.h>
 #include <vitrine/attention2d/gnconv.h>
 #include <vitrine/attention2d/halo.h>
 #include <vitrine/attention2d/hilo.h>
+#include <vitrine/attention2d/inline_attention.h>
+#include <vitrine/attention2d/linear_attention.h>
+#include <vitrine/attention2d/linfusion.h>
 #include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/attention2d/partition.h>
+#include <vitrine/attention2d/rala.h>
+#include <vitrine/attention2d/varied_window.h>
 #include <vitrine/attention2d/window.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/weights/sources.h>
@@ -260,6 +271,119 @@ AttentionProblem make_hilo(CaseText& c) {
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return HiLoAttention(w, config); });
 }
 
+// The axes of x [B, N, C].
+std::vector<std::int64_t> token_count(CaseText& c) { return {c.number("n")}; }
+
+AttentionProblem make_linear(CaseText& c) {
+  const std::vector<std::int64_t> tokens = token_count(c);
+  const LinearAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  c.finish(0);
+  return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return LinearAttention(w, config); });
+}
+
+AttentionProblem make_linfusion(CaseText& c) {
+  const std::vector<std::int64_t> tokens = token_count(c);
+  LinFusionAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  config.query_hidden = config.key_hidden = c.number("m", 0);
+  c.finish(0);
+  return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return LinFusionAttention(w, config); });
+}
+
+AttentionProblem make_efficient(CaseText& c) {
+  const std::vector<std::int64_t> tokens = token_count(c);
+  const std::int64_t dim = c.number("c");
+  const EfficientAttentionConfig config{.dim = dim, .key_dim = dim, .value_dim = dim, .num_heads = c.number("h")};
+  c.finish(0);
+  return layer_problem(c, tokens, dim, [&](const Weights& w) { return EfficientAttention(w, config); });
+}
+
+AttentionProblem make_flow(CaseText& c) {
+  const std::vector<std::int64_t> tokens = token_count(c);
+  const FlowAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  c.finish(0);
+  return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return FlowAttention(w, config); });
+}
+
+AttentionProblem make_fast(CaseText& c) {
+  const std::int64_t n = c.number("n"), h = c.number("h"), d = c.number("d"), order = c.number("o", 2);
+  c.finish(0);
+  const Tensor qkv = projection(c, {n}, h, d);
+  return {.run =
+              [=](std::string_view impl) {
+                FastAttentionOptions options;
+                options.order = static_cast<int>(order);
+                options.impl = impl;
+                return fast_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), options);
+              },
+          .takes_impl = true,
+          .tokens = {n}};
+}
+
+AttentionProblem make_channel(CaseText& c) {
+  const std::vector<std::int64_t> tokens = token_count(c);
+  ChannelAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  config.version = static_cast<int>(c.number("v", 1));
+  c.finish(0);
+  return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return ChannelAttention(w, config); });
+}
+
+AttentionProblem make_varied_window(CaseText& c) {
+  const std::int64_t window = c.number("w");
+  const VariedWindowAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h"), .window_size = {window, window}};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return VariedWindowAttention(w, config); });
+}
+
+// A layer on the tokens of a whole map, whose sides it knows as its window.
+template <typename Config, typename Make>
+AttentionProblem whole_map_problem(CaseText& c, Config config, const Make& make) {
+  const auto& map = c.sizes(2);
+  config.dim = c.number("c");
+  config.num_heads = c.number("h");
+  config.window_size = {map[0], map[1]};
+  c.finish(2);
+  AttentionProblem problem = layer_problem(c, {map[0] * map[1]}, config.dim, [&](const Weights& w) { return make(w, config); });
+  problem.tokens = map;
+  return problem;
+}
+
+AttentionProblem make_inline(CaseText& c) {
+  return whole_map_problem(c, InlineAttentionConfig{},
+                           [](const Weights& w, const InlineAttentionConfig& config) { return InlineAttention(w, config); });
+}
+
+AttentionProblem make_focused(CaseText& c) {
+  return whole_map_problem(c, FocusedLinearAttentionConfig{}, [](const Weights& w, const FocusedLinearAttentionConfig& config) {
+    return FocusedLinearAttention(w, config);
+  });
+}
+
+AttentionProblem make_rala(CaseText& c) {
+  const RalaAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  c.finish(2);
+  return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return RalaAttention(w, config); });
+}
+
+AttentionProblem make_clear(CaseText& c) {
+  const auto& map = c.sizes(2);
+  const std::int64_t h = c.number("h"), d = c.number("d");
+  ClearOptions options;
+  options.height = map[0];
+  options.width = map[1];
+  options.radius = c.number("r");
+  options.text_length = c.number("t", 0);
+  c.finish(2);
+  const Tensor qkv = projection(c, {options.text_length + map[0] * map[1]}, h, d);
+  return {.run =
+              [=](std::string_view impl) {
+                ClearOptions o = options;
+                o.impl = impl;
+                return clear_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), o);
+              },
+          .takes_impl = true,
+          .tokens = map};
+}
+
 AttentionProblem refuse_dit_block(CaseText& c) { c.fail("there are no DiT blocks in this build"); }
 
 struct Kind {
@@ -302,6 +426,23 @@ constexpr Kind kKinds[] = {
     {{"hilo", "hilo_14x14_c384_h12_w2_a9", "HiLo layer, window w, a tenths of the heads in the low branch",
       "hilo_{side}x{side}_c64_h2_w2_a5"},
      make_hilo},
+    {{"linear", "linear_n1024_c1152_h36", "ReLU linear attention layer", "linear_n{tokens}_c64_h2"}, make_linear},
+    {{"linfusion", "linfusion_n1024_c320_h5", "LinFusion layer, _m80 for the width within to_q_ and to_k_",
+      "linfusion_n{tokens}_c64_h2"},
+     make_linfusion},
+    {{"vsa", "vsa_56x56_c96_h3_w7", "varied-size window attention layer, window w", "vsa_{side}x{side}_c64_h2_w8"},
+     make_varied_window},
+    {{"clear", "clear_64x64_h24_d128_r8_t512", "CLEAR attention, radius r, t text tokens before the map",
+      "clear_{side}x{side}_h2_d32_r4"},
+     make_clear},
+    {{"inline", "inline_14x14_c192_h3", "InLine attention layer over the map", "inline_{side}x{side}_c64_h2"}, make_inline},
+    {{"focused", "focused_14x14_c192_h3", "focused linear attention layer over the map", "focused_{side}x{side}_c64_h2"},
+     make_focused},
+    {{"rala", "rala_56x56_c64_h2", "rank-augmented linear attention layer", "rala_{side}x{side}_c64_h2"}, make_rala},
+    {{"efficient", "efficient_n1024_c64_h2", "efficient attention layer", "efficient_n{tokens}_c64_h2"}, make_efficient},
+    {{"flow", "flow_n1024_c64_h2", "flow attention layer", "flow_n{tokens}_c64_h2"}, make_flow},
+    {{"fast", "fast_n1024_h2_d32", "FAST attention, _o1 for the first order", "fast_n{tokens}_h2_d32"}, make_fast},
+    {{"channel", "channel_n3136_c96_h3", "channel attention layer, _v2 for version 2", "channel_n{tokens}_c64_h2"}, make_channel},
     {{"ditblock", "ditblock_n256_c384_h6", "DiT block", ""}, refuse_dit_block},
 };
 

@@ -233,7 +233,7 @@ int run_plot(Console& console, const Options& options) {
     const std::string title = fmt::format("Attention by map size: batch {}, 2 heads of 32, {}, {} threads", each.batch_size,
                                           name_of(each.dtype), Context::current().threads());
     const std::string note =
-        "sdpa and na2d: the operator on given q, k, v; the others: whole layers with their projections" + skipped;
+        "sdpa, na2d, clear and fast: the operator on given q, k, v; the others: whole layers with their projections" + skipped;
     detail::write_file(options.plot, to_svg({title, note, {time, memory}}));
   }
   return report.finish();

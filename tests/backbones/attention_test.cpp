@@ -36,6 +36,7 @@ std::string options_of(const Mechanism& mechanism) {
       {"aggregated", "sr_ratio=3"},
       {"bi_level_routing", "n_win=4,topk=3"},
       {"neighborhood", "kernel_size=[3,5],dilation=2"},
+      {"vsa", "window_size=5"},
       {"gnconv", "order=3,scale=0.5"},
   };
   const auto found = kOptions.find(mechanism.name);
@@ -78,7 +79,7 @@ TEST_CASE("mechanisms with a prefix run without one, with registers, in bf16") {
     CHECK(build(options + ",init_values=0.1")->forward(images).shape() == Shape{1, 5});
     const auto halved = build(options, Weights(synthetic_weights(), {.dtype = DType::bf16, .device = {}}));
     CHECK(difference(halved->forward(images.to(DType::bf16)), build(options)->forward(images), 0.1) == "");
-    if (mechanism.takes_prefix && mechanism.name != "agent")
+    if (mechanism.takes_prefix && mechanism.name != "agent" && mechanism.name != "inline")
       CHECK(build(options + ",reg_tokens=3")->forward(images).shape() == Shape{1, 5});
   }
 }
@@ -108,7 +109,8 @@ TEST_CASE("layer scale and residual follow mechanisms without a last projection,
     config.dim = 32;
     config.num_heads = 2;
     config.tokens = {0, 4, 4};
-    if (mechanism.name == "window_v2" || mechanism.name == "window") config.values["window_size"] = {4, 4};
+    if (mechanism.name == "window_v2" || mechanism.name == "window" || mechanism.name == "vsa")
+      config.values["window_size"] = {4, 4};
     if (mechanism.name == "partition") config.values["size"] = {2, 2};
     if (mechanism.name == "halo") config.values["block_size"] = {2, 2};
     if (mechanism.name == "bi_level_routing") config.values["n_win"] = config.values["topk"] = {2, 2};
