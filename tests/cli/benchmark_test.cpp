@@ -108,8 +108,8 @@ TEST_CASE("models --attention lists every mechanism with its options") {
 }
 
 TEST_CASE("a ViT with another attention is benchmarked by its name") {
-  const RunResult result = run_vitrine({"benchmark", "vit_tiny_patch16_224[attention=hilo,alpha=0.5,window_size=2,depth=1]",
-                                        "--seconds", "0", "--json"});
+  const RunResult result = run_vitrine(
+      {"benchmark", "vit_tiny_patch16_224[attention=hilo,alpha=0.5,window_size=2,depth=1]", "--seconds", "0", "--json"});
   INFO(result.out << result.err);
   CHECK(result.code == 0);
   const RunResult wrong = run_vitrine({"benchmark", "vit_tiny_patch16_224[attention=hilo,alpha=2]", "--seconds", "0"});
