@@ -1,5 +1,6 @@
 // vitrine benchmark: how fast models and attention layers run on this machine.
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <memory>
 #include <sstream>
@@ -223,13 +224,22 @@ int run_plot(Console& console, const Options& options) {
   std::string skipped;
   for (const AttentionForm& form : forms) {
     Curve curve = measure_curve(form, each, console, report);
-    if (!curve.skipped.empty()) skipped += fmt::format("\nout of reach: {}", curve.skipped);
+    if (!curve.skipped.empty()) {
+      console.note(fmt::format("out of reach: {}", curve.skipped));
+      skipped += fmt::format("\nout of reach: {}", curve.skipped);
+    }
     if (curve.milliseconds.points.empty()) continue;
     time.series.push_back(std::move(curve.milliseconds));
     memory.series.push_back(std::move(curve.megabytes));
   }
-  if (!skipped.empty()) console.note(skipped.substr(1));
   if (!time.series.empty()) {
+    // The legend has the order in which the curves end.
+    const auto extrapolated = [](const PlotSeries& s) {
+      const auto& [side, milliseconds] = s.points.back();
+      return milliseconds * std::pow(kSides[std::size(kSides) - 1] / side, 4);  // of those that end early: by pairs of tokens
+    };
+    std::stable_sort(time.series.begin(), time.series.end(),
+                     [&](const PlotSeries& a, const PlotSeries& b) { return extrapolated(a) > extrapolated(b); });
     const std::string title = fmt::format("Attention by map size: batch {}, 2 heads of 32, {}, {} threads", each.batch_size,
                                           name_of(each.dtype), Context::current().threads());
     const std::string note =
