@@ -186,9 +186,20 @@ void run_reference(const Problem& p) {
   });
 }
 
+// Whether dense tiles are faster than queries in lanes, as measured with AVX-512 (README.md, What was learnt): products of bf16
+// pairs, which only the tiles have, pay from half as wide a window on.
+bool is_wide(const Problem& p) {
+  if (cpu::isa() < cpu::Isa::avx512) return false;
+  const std::int64_t width = p.options.kernel_size[p.axes() - 1];
+  if (p.q.dtype() == DType::bf16 && cpu::isa() >= cpu::Isa::avx512_bf16)
+    return width >= 31 || (width >= 13 && p.q.size(-1) >= 64);
+  return p.axes() == 1 && width >= 96;
+}
+
 template <cpu::Isa kIsa>
 std::string can_run_fused(const Problem& p) {
   if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  if (p.options.impl.empty() && is_wide(p)) return "tiles are faster for a window as wide";
   for (int a = 0; a < p.axes(); ++a) {
     if (p.options.stride[a] != 1) return "stride above 1";
     if (p.options.is_causal[a]) return "a causal axis";

@@ -315,6 +315,17 @@ TEST_CASE("NAT's layer pads a map that is smaller than its window, before the pr
   CHECK(difference(layer(x, x), add(expected.contiguous(), x), 1e-5) == "");
 }
 
+TEST_CASE("a wide window takes the tiles only where no implementation is named") {
+  Random random(25);
+  const Tensor x = random.tensor({1, 300, 3, 1, 16});
+  NeighborhoodOptions options;
+  options.kernel_size = {127, 1, 1};
+  const auto attend = [&](const std::string& impl) { return run(x.select(2, 0), x.select(2, 1), x.select(2, 2), options, impl); };
+  const std::string expected = cpu::isa() >= Isa::avx512 ? "tiles" : "fused";
+  CHECK(test::same_bits(attend(""), attend(expected)));
+  CHECK_FALSE(test::same_bits(attend("tiles"), attend("fused")));  // the two can be told apart
+}
+
 TEST_CASE("neighborhood attention refuses what does not fit, in one line") {
   const Tensor q = Tensor::zeros({1, 9, 8, 2, 16});
   const auto attend = [&](const NeighborhoodOptions& options) { return neighborhood_attention(q, q, q, options); };
