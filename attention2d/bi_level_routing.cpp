@@ -174,12 +174,7 @@ Tensor BiLevelRoutingAttention::operator()(const Tensor& x, Tensor residual) con
   const RegionSize region{rows / n, columns / n};
   if (const std::int64_t count = ceil_div(rows, region.height) * ceil_div(columns, region.width); config.topk > count)
     throw Error(fmt::format("bi_level_routing: topk is {}, a map of {}x{} has {} regions", config.topk, H, W, count));
-  Tensor map = x;
-  if (pads) {
-    map = Tensor::zeros({x.size(0), rows, columns, config.dim}, x.dtype(), x.device());
-    Tensor inside = map.slice(1, 0, H).slice(2, 0, W);
-    copy_(inside, x);
-  }
+  const Tensor map = pads ? pad_to(x, rows, columns) : x;
   const Tensor means = routing(region_means(map, region));  // f32 [B, R, 2 qk]
   const Tensor routes = route_regions(means.slice(2, 0, qk), means.slice(2, qk, 2 * qk), config.topk);
 

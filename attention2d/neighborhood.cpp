@@ -402,17 +402,11 @@ NeighborhoodAttention::NeighborhoodAttention(const Weights& w, const Neighborhoo
 Tensor NeighborhoodAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
   if (x.rank() != 4 || x.size(3) != config.dim)
     throw Error(fmt::format("neighborhood_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
-  const std::int64_t B = x.size(0), H = x.size(1), W = x.size(2);
+  const std::int64_t H = x.size(1), W = x.size(2);
   const std::int64_t rows = std::max(H, config.kernel_size[0] * config.dilation[0]);
   const std::int64_t columns = std::max(W, config.kernel_size[1] * config.dilation[1]);
-  Tensor map = x;
-  if (rows != H || columns != W) {
-    map = Tensor::zeros({B, rows, columns, config.dim}, x.dtype(), x.device());
-    Tensor inside = map.slice(1, 0, H).slice(2, 0, W);
-    copy_(inside, x);
-  }
   // three views [B, H, W, heads, head_dim] of the fused projection
-  const Tensor parts = qkv(map).unflatten(3, {3, config.num_heads, config.dim / config.num_heads});
+  const Tensor parts = qkv(pad_to(x, rows, columns)).unflatten(3, {3, config.num_heads, config.dim / config.num_heads});
   Tensor y = neighborhood_attention(parts.select(3, 0), parts.select(3, 1), parts.select(3, 2),
                                     {.kernel_size = {config.kernel_size[0], config.kernel_size[1], 1},
                                      .dilation = {config.dilation[0], config.dilation[1], 1},

@@ -62,13 +62,7 @@ void Embedding::read_table(const Weights& w) {
 Tensor Embedding::crop_or_pad(const Tensor& images, std::string_view model) const {
   const std::int64_t H = images.size(1), W = images.size(2), p_h = config_.patch_size[0], p_w = config_.patch_size[1];
   if (H % p_h == 0 && W % p_w == 0 && H > 0 && W > 0) return images;
-  if (config_.pad && H > 0 && W > 0) {
-    Tensor padded = Tensor::zeros({images.size(0), (H + p_h - 1) / p_h * p_h, (W + p_w - 1) / p_w * p_w, images.size(3)},
-                                  images.dtype(), images.device());
-    Tensor inside = padded.slice(1, 0, H).slice(2, 0, W);
-    copy_(inside, images);
-    return padded;
-  }
+  if (config_.pad && H > 0 && W > 0) return pad_to(images, (H + p_h - 1) / p_h * p_h, (W + p_w - 1) / p_w * p_w);
   if (H == config_.img_size[0] && W == config_.img_size[1]) return images.slice(1, 0, H / p_h * p_h).slice(2, 0, W / p_w * p_w);
   throw Error(fmt::format("{}: images of {}x{}, expected {}x{} or multiples of the patch {}x{} (dynamic_img_pad=true fills up)",
                           model, H, W, config_.img_size[0], config_.img_size[1], p_h, p_w));

@@ -13,14 +13,6 @@ namespace {
 
 constexpr double kEps = 1e-5;  // torch.nn.LayerNorm's, which the original leaves as it is
 
-Tensor pad_end(const Tensor& x, std::int64_t height, std::int64_t width) {  // zeros at the bottom and right
-  if (x.size(1) == height && x.size(2) == width) return x;
-  Tensor padded = Tensor::zeros({x.size(0), height, width, x.size(3)}, x.dtype(), x.device());
-  Tensor inside = padded.slice(1, 0, x.size(1)).slice(2, 0, x.size(2));
-  copy_(inside, x);
-  return padded;
-}
-
 std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 void check(bool right, const char* what) {
@@ -75,45 +67,12 @@ Tensor Nat::Block::operator()(Tensor x) const {
   return mlp(z, std::move(x));
 }
 
-Nat::Downsample::Downsample(const Weights& w, NatLayout layout, std::int64_t dim) {
-  if (layout == NatLayout::nat) {
-    Conv2dOptions options;
-    options.stride_h = options.stride_w = 2;
-    options.pad_h = options.pad_w = 1;
-    options.bias = false;
-    conv = Conv2d(w / "reduction", dim, 2 * dim, 3, 3, options);
-    norm = LayerNorm(w / "norm", 2 * dim, kEps);
-    return;
-  }
-  // The original lays four neighbors out as (0, 0), (1, 0), (0, 1), (1, 1) (row, column), patchify row by row: the
-  // middle two parts of the parameters change places once.
-  const auto reordered = [dim](const Tensor& t) {
-    const std::int64_t rows = t.numel() / (4 * dim);
-    const int axes[] = {0, 2, 1, 3};
-    return permute(t.view({rows, 2, 2, dim}), axes).view(t.shape());
-  };
-  norm = LayerNorm(w / "norm", 4 * dim, kEps);
-  norm.weight = reordered(norm.weight);
-  norm.bias = reordered(norm.bias);
-  const Weights r = w / "reduction";
-  reduction = Linear(reordered(r.get("weight", {2 * dim, 4 * dim})), Tensor(), w.dtype(), w.device());
-  r.release("weight");
-}
-
-Tensor Nat::Downsample::operator()(const Tensor& x) const {
-  if (conv.defined()) return norm(conv(x));  // [B, H', W', 2 C]
-  const std::int64_t B = x.size(0), H = round_up(x.size(1), 2), W = round_up(x.size(2), 2);
-  return reduction(norm(patchify(pad_end(x, H, W), 2, 2))).view({B, H / 2, W / 2, -1});
-}
-
 Nat::Nat(const Weights& w, NatConfig config) : config_(std::move(config)) {
   validate(config_);
   const NatConfig& c = config_;
   const Weights embed = w / "patch_embed";
   if (c.layout == NatLayout::nat) {
-    Conv2dOptions options;
-    options.stride_h = options.stride_w = 2;
-    options.pad_h = options.pad_w = 1;
+    const Conv2dOptions options{.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1};
     stem1_ = Conv2d(embed / "proj.0", c.in_chans, c.embed_dim / 2, 3, 3, options);
     stem2_ = Conv2d(embed / "proj.1", c.embed_dim / 2, c.embed_dim, 3, 3, options);
   } else {
@@ -132,25 +91,30 @@ Nat::Nat(const Weights& w, NatConfig config) : config_(std::move(config)) {
       built.blocks.emplace_back(blocks / j, c, dim, c.num_heads[i],
                                 c.dilations.empty() ? 1 : c.dilations[i][static_cast<std::size_t>(j)]);
     if (last) break;
-    built.downsample = Downsample(level / "downsample", c.layout, dim);
+    const Weights down = level / "downsample";
+    if (c.layout == NatLayout::nat)
+      built.downsample = {
+          Conv2d(down / "reduction", dim, 2 * dim, 3, 3, {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1, .bias = false}),
+          LayerNorm(down / "norm", 2 * dim, kEps)};
+    else
+      built.merging = detail::PatchMerging(down, dim, 2 * dim, kEps);
     dim *= 2;
   }
   norm_ = LayerNorm(w / "norm", dim, kEps);
   if (c.num_classes > 0) head_ = Linear(w / "head", dim, c.num_classes);
+  in_chans_ = c.in_chans;
+  for (std::size_t i = 0; i < levels_.size(); ++i) strides_.push_back((c.layout == NatLayout::nat ? 4 : c.patch_size) << i);
   dtype_ = w.dtype();
   info_.num_classes = c.num_classes;
   info_.num_features = dim;
 }
 
 Tensor Nat::embed(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H', W', embed_dim]
-  if (images.rank() != 4 || images.size(3) != config_.in_chans || images.numel() == 0)
-    throw Error(
-        fmt::format("{}: images are {}, expected [B, H, W, {}]", info_.name, images.shape().to_string(), config_.in_chans));
-  Tensor x = images.to(dtype_);
+  Tensor x = images;
   if (config_.layout == NatLayout::nat) {
     x = stem2_(stem1_(x));
   } else {
-    x = patches_(pad_end(x, round_up(x.size(1), config_.patch_size), round_up(x.size(2), config_.patch_size)));
+    x = patches_(pad_to(x, round_up(x.size(1), config_.patch_size), round_up(x.size(2), config_.patch_size)));
   }
   if (config_.fixed_size > 0 && (x.size(1) != config_.fixed_size || x.size(2) != config_.fixed_size))
     throw Error(fmt::format("{}: images of {}x{}, expected {}x{}: the position biases are of that size; give another img_size",
@@ -159,8 +123,8 @@ Tensor Nat::embed(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H
   return patch_norm_.defined() ? patch_norm_(x) : x;
 }
 
-// Runs all levels. `level_done` gets a level's index and its map before the downsampling; returns what comes out last.
-Tensor Nat::run_levels(const Tensor& images, const Observer& observer, const LevelDone& level_done) const {
+// A level's map is taken before the downsampling, the observer sees it after.
+Tensor Nat::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
   Tensor x = embed(images);
   if (observer) observer("patch_embed", x);
   const std::string_view name = config_.layout == NatLayout::nat ? "levels" : "layers";
@@ -170,34 +134,13 @@ Tensor Nat::run_levels(const Tensor& images, const Observer& observer, const Lev
       x = levels_[i].blocks[j](std::move(x));
       if (observer) observer(fmt::format("{}{}.{}", path, config_.layout == NatLayout::isotropic ? "" : ".blocks", j), x);
     }
-    if (level_done) level_done(i, x);
-    if (levels_[i].downsample.defined()) x = levels_[i].downsample(x);
+    if (stage_done) stage_done(i, x);
+    const Level& level = levels_[i];
+    if (level.downsample.conv.defined()) x = level.downsample.norm(level.downsample.conv(x));
+    if (level.merging.defined()) x = level.merging(x);
     if (observer) observer(path, x);
   }
   return x;
-}
-
-Tensor Nat::forward_features(const Tensor& images, const Observer& observer) const {
-  const Tensor x = norm_(run_levels(images, observer, {}));  // [B, H', W', C]
-  if (observer) observer("norm", x);
-  return x;
-}
-
-Tensor Nat::forward_head(const Tensor& features, bool pre_logits) const {
-  const Tensor pooled = mean(features, 1, 2);  // [B, C]
-  if (pre_logits || !head_.defined()) return pooled.to(DType::f32);
-  return head_(pooled).to(DType::f32);
-}
-
-std::vector<FeatureMap> Nat::forward_intermediates(const Tensor& images, const IntermediatesOptions& options) const {
-  const auto wanted = detail::wanted_indices(options.indices, static_cast<int>(levels_.size()), info_.name);
-  const std::int64_t first_stride = config_.layout == NatLayout::nat ? 4 : config_.patch_size;
-  std::vector<FeatureMap> maps;
-  run_levels(images, {}, [&](std::size_t i, const Tensor& x) {
-    if (!wanted[i]) return;
-    maps.push_back({options.norm && i + 1 == levels_.size() ? norm_(x) : x, first_stride << i, {}});
-  });
-  return maps;
 }
 
 // --- variants ----------------------------------------------------------------------------------------------------

@@ -6,15 +6,12 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include <vitrine/attention2d/neighborhood.h>
-#include <vitrine/backbones/backbone.h>
+#include <vitrine/backbones/hierarchical.h>
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/modules.h>
 
@@ -41,14 +38,9 @@ struct NatConfig {
   std::int64_t fixed_size = 0;        // > 0: the only side length of the map that the weights fit (vitrpb)
 };
 
-class VITRINE_API Nat final : public Backbone {
+class VITRINE_API Nat final : public detail::HierarchicalBackbone {
  public:
   Nat(const Weights& w, NatConfig config);
-
-  Tensor forward_features(const Tensor& images, const Observer& observer = {}) const override;
-  Tensor forward_head(const Tensor& features, bool pre_logits = false) const override;
-  // The levels' maps before downsampling; `norm` applies the final norm to the last level's.
-  std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const override;
 
   const NatConfig& config() const { return config_; }
 
@@ -61,25 +53,20 @@ class VITRINE_API Nat final : public Backbone {
     NeighborhoodAttention attn;
     Mlp mlp;
   };
-  // [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), 2 C]
+  // 3x3 convolution of stride 2, norm: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), 2 C]
   struct Downsample {
-    Downsample() = default;
-    Downsample(const Weights& w, NatLayout layout, std::int64_t dim);
-    Tensor operator()(const Tensor& x) const;
-    bool defined() const { return norm.defined(); }
-
-    Conv2d conv;       // nat: 3x3 stride 2, then the norm
-    Linear reduction;  // swin: the norm over four neighbors, then the reduction
+    Conv2d conv;
     LayerNorm norm;
   };
   struct Level {
     std::vector<Block> blocks;
-    Downsample downsample;
+    Downsample downsample;         // nat
+    detail::PatchMerging merging;  // swin
   };
 
-  using LevelDone = std::function<void(std::size_t level, const Tensor& map)>;
   Tensor embed(const Tensor& images) const;
-  Tensor run_levels(const Tensor& images, const Observer& observer, const LevelDone& level_done) const;
+  Tensor run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const override;
+  Tensor final_norm(const Tensor& x) const override { return norm_(x); }
 
   NatConfig config_;
   Conv2d stem1_, stem2_;
@@ -87,7 +74,6 @@ class VITRINE_API Nat final : public Backbone {
   LayerNorm patch_norm_;
   std::vector<Level> levels_;
   LayerNorm norm_;
-  Linear head_;
 };
 
 namespace detail {

@@ -40,6 +40,8 @@ VITRINE_API Tensor gather_rows(const Tensor& table, const Tensor& index);  // ta
 VITRINE_API std::pair<Tensor, Tensor> top_k(const Tensor& x, std::int64_t k);
 // [B, H, W, C] -> [B, (H / p_h) (W / p_w), p_h p_w C], a patch flattened row by row, channels innermost.
 VITRINE_API Tensor patchify(const Tensor& images, std::int64_t patch_h, std::int64_t patch_w);
+// [B, H, W, C] with zeros at the bottom and right, [B, height, width, C]; x itself where it has that size.
+VITRINE_API Tensor pad_to(const Tensor& x, std::int64_t height, std::int64_t width);
 
 // --- normalization ---------------------------------------------------------------------------------------------
 // Over the last axis: (x - mean) / sqrt(var + eps) * weight + bias, statistics in f32. weight and bias f32 [C] or

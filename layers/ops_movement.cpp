@@ -200,4 +200,16 @@ Tensor patchify(const Tensor& images, std::int64_t patch_h, std::int64_t patch_w
   return y.view({B, rows * columns, patch_h * patch_w * C});
 }
 
+Tensor pad_to(const Tensor& x, std::int64_t height, std::int64_t width) {
+  check_defined("pad_to", x);
+  detail::check_rank("pad_to", x, 4, "[B, H, W, C]");
+  const std::int64_t H = x.size(1), W = x.size(2);
+  if (height < H || width < W) throw Error(fmt::format("pad_to: {}x{} is smaller than {}", height, width, x.shape().to_string()));
+  if (height == H && width == W) return x;
+  Tensor padded = Tensor::zeros({x.size(0), height, width, x.size(3)}, x.dtype(), x.device());
+  Tensor inside = padded.slice(1, 0, H).slice(2, 0, W);
+  convert(x, inside);
+  return padded;
+}
+
 }  // namespace vitrine

@@ -149,6 +149,18 @@ TEST_CASE("top_k: falling order, ties by the lower index, NaN first") {
   CHECK_THROWS_AS(top_k(x, -1), Error);
 }
 
+TEST_CASE("pad_to adds zeros at the bottom and right") {
+  const Tensor x = random({2, 3, 4, 5}), y = pad_to(x, 4, 6);
+  CHECK(y.shape() == Shape{2, 4, 6, 5});
+  CHECK(same_bytes(y.slice(1, 0, 3).slice(2, 0, 4).contiguous(), x));
+  CHECK(same_bytes(y.slice(1, 3, 4).contiguous(), Tensor::zeros({2, 1, 6, 5})));
+  CHECK(same_bytes(y.slice(2, 4, 6).contiguous(), Tensor::zeros({2, 4, 2, 5})));
+  CHECK(same_bytes(pad_to(strided(x), 4, 6), y));
+  CHECK(pad_to(x, 3, 4).raw() == x.raw());
+  CHECK_THROWS_WITH(pad_to(x, 2, 4), contains("smaller"));
+  CHECK_THROWS_AS(pad_to(random({3, 4, 5}), 4, 6), Error);
+}
+
 TEST_CASE("patchify lays a patch out row by row, channels innermost") {
   for (DType dtype : {DType::f32, DType::bf16, DType::u8}) {
     const Tensor x = counting({2, 4, 6, 3}, dtype);

@@ -1,0 +1,68 @@
+#include <vitrine/backbones/hierarchical.h>
+
+#include <fmt/format.h>
+
+#include <vitrine/backbones/family.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/ops.h>
+
+namespace vitrine::detail {
+
+Tensor HierarchicalBackbone::checked(const Tensor& images) const {
+  if (images.rank() != 4 || images.size(3) != in_chans_ || images.numel() == 0)
+    throw Error(fmt::format("{}: images are {}, expected [B, H, W, {}]", info_.name, images.shape().to_string(), in_chans_));
+  return images.to(dtype_);
+}
+
+Tensor HierarchicalBackbone::forward_features(const Tensor& images, const Observer& observer) const {
+  const Tensor x = final_norm(run_stages(checked(images), observer, {}));
+  if (observer) observer("norm", x);
+  return x;
+}
+
+Tensor HierarchicalBackbone::pool(const Tensor& features) const { return mean(features, 1, 2); }
+
+Tensor HierarchicalBackbone::forward_head(const Tensor& features, bool pre_logits) const {
+  const Tensor pooled = pool(features);
+  return (pre_logits || !head_.defined() ? pooled : head_(pooled)).to(DType::f32);
+}
+
+std::vector<FeatureMap> HierarchicalBackbone::forward_intermediates(const Tensor& images,
+                                                                    const IntermediatesOptions& options) const {
+  const auto wanted = wanted_indices(options.indices, static_cast<int>(strides_.size()), info_.name);
+  std::vector<FeatureMap> maps;
+  run_stages(checked(images), {}, [&](std::size_t i, const Tensor& x) {
+    if (wanted[i]) maps.push_back({options.norm && i + 1 == strides_.size() ? final_norm(x) : x, strides_[i], {}});
+  });
+  return maps;
+}
+
+namespace {
+
+// The neighbors (row, column) from (0, 0), (1, 0), (0, 1), (1, 1) to patchify's row by row: the middle two change places.
+Tensor row_by_row(const Tensor& t, std::int64_t dim) {
+  const int axes[] = {0, 2, 1, 3};
+  return permute(t.view({t.numel() / (4 * dim), 2, 2, dim}), axes).view(t.shape());
+}
+
+}  // namespace
+
+PatchMerging::PatchMerging(const Weights& w, std::int64_t dim, std::int64_t out, double eps, bool norm_last)
+    : norm(w / "norm", norm_last ? out : 4 * dim, eps), norm_last(norm_last) {
+  if (!norm_last) {
+    norm.weight = row_by_row(norm.weight, dim);
+    norm.bias = row_by_row(norm.bias, dim);
+  }
+  const Weights r = w / "reduction";
+  reduction = Linear(row_by_row(r.get("weight", {out, 4 * dim}), dim), Tensor(), w.dtype(), w.device());
+  r.release("weight");
+}
+
+Tensor PatchMerging::operator()(const Tensor& x) const {
+  const std::int64_t B = x.size(0), H = (x.size(1) + 1) / 2 * 2, W = (x.size(2) + 1) / 2 * 2;
+  Tensor patches = patchify(pad_to(x, H, W), 2, 2);  // [B, H W / 4, 4 C]
+  patches = norm_last ? norm(reduction(patches)) : reduction(norm(patches));
+  return patches.view({B, H / 2, W / 2, -1});
+}
+
+}  // namespace vitrine::detail

@@ -1,0 +1,55 @@
+// What backbones of stages share: each stage works on a map of its own stride (Swin, NAT, ConvNeXt, ResNet and the like).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include <vitrine/backbones/backbone.h>
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/linear.h>
+#include <vitrine/layers/modules.h>
+
+namespace vitrine::detail {
+
+// A family derives from it, fills in strides_, head_ and the fields of Backbone, and writes run_stages; what differs from
+// mean, linear layer in its head it overrides.
+class VITRINE_API HierarchicalBackbone : public Backbone {
+ public:
+  Tensor forward_features(const Tensor& images, const Observer& observer = {}) const override;  // [B, H', W', C]
+  Tensor forward_head(const Tensor& features, bool pre_logits = false) const override;
+  // The stages' maps; `norm` applies the final norm to the last one.
+  std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const override;
+
+ protected:
+  using StageDone = std::function<void(std::size_t stage, const Tensor& map)>;  // may be empty, as Observer
+  // images [B, H, W, in_chans] in the model's dtype -> the last stage's map; each stage's map goes to `stage_done`.
+  virtual Tensor run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const = 0;
+  virtual Tensor final_norm(const Tensor& x) const { return x; }
+  virtual Tensor pool(const Tensor& features) const;  // [B, H', W', C] -> [B, num_features], what enters head_
+
+  std::int64_t in_chans_ = 3;
+  std::vector<std::int64_t> strides_;  // of the stages
+  Linear head_;                        // undefined: no classes
+
+ private:
+  Tensor checked(const Tensor& images) const;
+};
+
+// Swin's: norm and linear layer over 2x2 neighbors, [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), out]; odd sizes are filled
+// up with zeros. The original lays the neighbors out column by column; the parameters are reordered once.
+struct VITRINE_API PatchMerging {
+  PatchMerging() = default;
+  // Reads w.reduction.weight [out, 4 dim], w.norm of 4 dim (norm first), or of `out` where `norm_last` (Swin V2).
+  PatchMerging(const Weights& w, std::int64_t dim, std::int64_t out, double eps, bool norm_last = false);
+  Tensor operator()(const Tensor& x) const;
+  bool defined() const { return norm.defined(); }
+
+  LayerNorm norm;
+  Linear reduction;
+  bool norm_last = false;
+};
+
+}  // namespace vitrine::detail
