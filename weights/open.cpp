@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <system_error>
@@ -14,6 +15,8 @@
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/weights/mapped_file.h>
+#include <vitrine/weights/onnx.h>
+#include <vitrine/weights/pytorch.h>
 #include <vitrine/weights/safetensors.h>
 
 namespace fs = std::filesystem;
@@ -25,8 +28,10 @@ namespace {
 using detail::printable;
 using nlohmann::json;
 
-constexpr std::string_view kIndexName = "model.safetensors.index.json";
-constexpr std::string_view kFileName = "model.safetensors";
+// In a folder, best first.
+constexpr std::string_view kUsualNames[] = {"model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json",
+                                            "pytorch_model.bin"};
+constexpr std::string_view kPyTorchNames[] = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"};
 constexpr std::size_t kLargestIndex = 64'000'000;  // 700,000 tensors
 
 // The index as JSON, with what the parser alone would let pass refused: keys that come twice and deep nesting.
@@ -106,10 +111,12 @@ class ShardedSet final : public WeightSource {
  private:
   // Shards lie beside their index. An index from elsewhere must not lead to other files of this machine.
   std::shared_ptr<const WeightSource> open_shard(const std::string& file) const {
-    if (file.find_first_of(std::string_view("/\\\0", 3)) != file.npos || !file.ends_with(".safetensors"))
+    if (file.find_first_of(std::string_view("/\\\0", 3)) != file.npos ||
+        !(file.ends_with(".safetensors") || file.ends_with(".bin")))
       throw Error(fmt::format("{}: weight_map names the shard '{}', expected the name of a .safetensors file beside the index",
                               path_, printable(file)));
-    return detail::open_safetensors_file((fs::path(path_).parent_path() / file).string());
+    return (file.ends_with(".bin") ? detail::open_pytorch_file
+                                   : detail::open_safetensors_file)((fs::path(path_).parent_path() / file).string());
   }
 
   std::string path_;
@@ -120,7 +127,7 @@ class ShardedSet final : public WeightSource {
 // The file of a folder that holds its parameters.
 std::string weights_in(const std::string& folder) {
   std::error_code error;
-  for (const std::string_view name : {kIndexName, kFileName}) {
+  for (const std::string_view name : kUsualNames) {
     const fs::path path = fs::path(folder) / name;
     if (fs::exists(path, error)) return path.string();
   }
@@ -140,6 +147,17 @@ std::string weights_in(const std::string& folder) {
       fmt::format("{}: is a folder with several sets of parameters ({}): name the file", folder, detail::list_names(found)));
 }
 
+bool has_pytorch_name(const std::string& path) {
+  return std::any_of(std::begin(kPyTorchNames), std::end(kPyTorchNames), [&](auto end) { return path.ends_with(end); });
+}
+
+// By what the file begins with, else by its name.
+std::shared_ptr<const WeightSource> open_file(const std::string& path) {
+  if (path.ends_with(".onnx")) return detail::open_onnx_file(path);
+  if (has_pytorch_name(path) || detail::is_pytorch(detail::MappedFile(path).bytes())) return detail::open_pytorch_file(path);
+  return detail::open_safetensors_file(path);
+}
+
 }  // namespace
 
 std::shared_ptr<const WeightSource> open_safetensors(const std::string& path) {
@@ -149,14 +167,8 @@ std::shared_ptr<const WeightSource> open_safetensors(const std::string& path) {
 
 std::shared_ptr<const WeightSource> open_weights(const std::string& path) {
   std::error_code error;
-  if (fs::is_directory(path, error)) return open_safetensors(weights_in(path));
-  for (const std::string_view extension : {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"})
-    if (path.ends_with(extension) && fs::exists(path, error))
-      throw Error(
-          fmt::format("{}: a PyTorch file ({}), which this version cannot read: save its state_dict as .safetensors "
-                      "(safetensors.torch.save_file)",
-                      path, extension));
-  return open_safetensors(path);
+  if (fs::is_directory(path, error)) return open_weights(weights_in(path));
+  return path.ends_with(".json") ? std::make_shared<ShardedSet>(path) : open_file(path);
 }
 
 }  // namespace vitrine

@@ -4,8 +4,8 @@
 #include <vitrine/weights/sources.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -18,10 +18,9 @@
 #include <vitrine/layers/names.h>
 #include <vitrine/weights/mapped_file.h>
 #include <vitrine/weights/safetensors.h>
+#include <vitrine/weights/stored.h>
 
 namespace vitrine {
-
-static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian and read as they are");
 
 namespace {
 
@@ -29,48 +28,13 @@ using detail::printable;
 
 constexpr std::uint64_t kLargestHeader = 100'000'000;  // the format's own limit
 
-struct StoredType {
-  std::string_view name;
-  int bits;
-  std::optional<DType> as;  // what load() gives; none: there is no reading it yet
-};
-
-constexpr StoredType kStoredTypes[] = {
-    {"BOOL", 8, DType::boolean},
-    {"U8", 8, DType::u8},
-    {"I8", 8, DType::i8},
-    {"I16", 16, DType::i32},
-    {"U16", 16, DType::i32},
-    {"F16", 16, DType::f16},
-    {"BF16", 16, DType::bf16},
-    {"I32", 32, DType::i32},
-    {"U32", 32, DType::i64},
-    {"F32", 32, DType::f32},
-    {"F64", 64, DType::f32},
-    {"I64", 64, DType::i64},
-    {"U64", 64, {}},
-    {"C64", 64, {}},
-    {"F8_E5M2", 8, {}},
-    {"F8_E4M3", 8, {}},
-    {"F8_E8M0", 8, {}},
-    {"F6_E2M3", 6, {}},
-    {"F6_E3M2", 6, {}},
-    {"F4", 4, {}},
-};
-
-const StoredType* stored_type(std::string_view name) {
-  for (const StoredType& type : kStoredTypes)
-    if (type.name == name) return &type;
-  return nullptr;
-}
-
-struct StoredTensor {
-  const StoredType* type = nullptr;
+struct HeaderEntry {
+  const detail::StoredType* type = nullptr;
   Shape shape;
   std::uint64_t begin = 0, end = 0;  // bytes, from the first of the data
 };
 
-using Header = std::map<std::string, StoredTensor, std::less<>>;
+using Header = std::map<std::string, HeaderEntry, std::less<>>;
 
 // Takes the header's JSON event by event: nothing is built that the file only claims, and what does not belong
 // stops the parser where it stands.
@@ -164,7 +128,7 @@ class HeaderParser {
       return true;
     }
     if (depth_ != 2 || field_ != Field::dtype) refuse("a string");
-    tensor_.type = stored_type(value);
+    tensor_.type = detail::stored_type(value);
     if (!tensor_.type) throw Error(fmt::format("{}: dtype of {} is the unknown '{}'", path_, quoted(), printable(value)));
     return true;
   }
@@ -219,7 +183,7 @@ class HeaderParser {
   unsigned seen_ = 0;
   int count_ = 0;
   std::string name_, metadata_key_;
-  StoredTensor tensor_;
+  HeaderEntry tensor_;
 };
 
 // Sizes, offsets and the file agree: every byte of the data belongs to one tensor.
@@ -227,17 +191,9 @@ void check_layout(const std::string& path, const Header& tensors, std::uint64_t 
   std::vector<const Header::value_type*> order;
   for (const auto& entry : tensors) {
     const auto& [name, t] = entry;
-    std::uint64_t bits = static_cast<std::uint64_t>(t.type->bits);
-    bool fits = true;
-    // The product of the sizes that are not zero must fit, too, so that [2^62, 2^62, 0] is no trap for a later reader.
-    bool is_empty = false;
-    for (std::int64_t size : t.shape) {
-      is_empty = is_empty || size == 0;
-      fits = fits && !__builtin_mul_overflow(bits, static_cast<std::uint64_t>(std::max<std::int64_t>(size, 1)), &bits);
-    }
-    if (!fits || bits > (std::uint64_t{1} << 62))
+    const auto bits = detail::stored_bits(*t.type, t.shape);
+    if (!bits)
       throw Error(fmt::format("{}: shape of '{}', {}, has too many elements", path, printable(name), t.shape.to_string()));
-    if (is_empty) bits = 0;
     if (t.end < t.begin)
       throw Error(
           fmt::format("{}: data_offsets of '{}' end at {}, before their beginning {}", path, printable(name), t.end, t.begin));
@@ -246,9 +202,9 @@ void check_layout(const std::string& path, const Header& tensors, std::uint64_t 
           fmt::format("{}: data_offsets of '{}' end at byte {} of the data, but the file has only {}: it was cut short "
                       "(download it again)",
                       path, printable(name), t.end, data_size));
-    if (bits % 8 != 0 || t.end - t.begin != bits / 8)
+    if (*bits % 8 != 0 || t.end - t.begin != *bits / 8)
       throw Error(fmt::format("{}: data_offsets of '{}' span {} bytes, but {} of {} takes {}", path, printable(name),
-                              t.end - t.begin, t.shape.to_string(), t.type->name, (bits + 7) / 8));
+                              t.end - t.begin, t.shape.to_string(), t.type->name, (*bits + 7) / 8));
     order.push_back(&entry);
   }
   std::sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
@@ -278,17 +234,6 @@ std::string_view likely_kind(std::string_view text) {
   if (text.starts_with("\x80\x02")) return ": it looks like a Python pickle; save it as .safetensors first";
   if (text.starts_with("<")) return ": it looks like a web page, perhaps an error message of the server";
   return ", or it was cut short";
-}
-
-template <typename From, typename To>
-void convert(const std::byte* from, Tensor& to) {
-  To* out = to.data<To>();
-  const std::int64_t n = to.numel();
-  for (std::int64_t i = 0; i < n; ++i) {
-    From value;
-    std::memcpy(&value, from + static_cast<std::size_t>(i) * sizeof(From), sizeof(From));
-    out[i] = static_cast<To>(value);
-  }
 }
 
 class SafetensorsFile final : public WeightSource {
@@ -332,38 +277,17 @@ class SafetensorsFile final : public WeightSource {
   std::optional<Entry> find(std::string_view name) const override {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) return std::nullopt;
-    const StoredTensor& t = found->second;
+    const HeaderEntry& t = found->second;
     return Entry{t.type->as.value_or(DType::u8), t.shape, t.type->name};
   }
 
   Tensor load(std::string_view name, const Shape&) const override {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) throw Error(fmt::format("{}: there is no '{}'", file_->path(), printable(name)));
-    const StoredTensor& t = found->second;
-    if (!t.type->as)
-      throw Error(fmt::format("{}: '{}' is stored as {}, which this version cannot read; convert it to F32, BF16 or F16",
-                              file_->path(), printable(name), t.type->name));
-    const DType dtype = *t.type->as;
-    const std::byte* at = file_->bytes().data() + data_ + t.begin;
-    const std::size_t size = size_of(dtype);
-    // A byte that is neither 0 nor 1 is no bool: they are looked at, not taken over.
-    const bool same = static_cast<int>(size) * 8 == t.type->bits && dtype != DType::boolean;
-    if (same && reinterpret_cast<std::uintptr_t>(at) % size == 0)
-      return Tensor::wrap(const_cast<std::byte*>(at), t.shape, dtype, file_);
-    Tensor copy = Tensor::empty(t.shape, dtype);
-    if (same)
-      std::memcpy(copy.raw(), at, copy.bytes());
-    else if (dtype == DType::boolean)
-      std::transform(at, at + copy.numel(), copy.data<std::uint8_t>(), [](std::byte b) { return b != std::byte{0}; });
-    else if (t.type->name == "F64")
-      convert<double, float>(at, copy);
-    else if (t.type->name == "I16")
-      convert<std::int16_t, std::int32_t>(at, copy);
-    else if (t.type->name == "U16")
-      convert<std::uint16_t, std::int32_t>(at, copy);
-    else
-      convert<std::uint32_t, std::int64_t>(at, copy);
-    return copy;
+    const HeaderEntry& t = found->second;
+    const detail::StoredTensor stored{
+        .type = t.type, .shape = t.shape, .at = file_->bytes().data() + data_ + t.begin, .strides = {}, .swapped = false};
+    return detail::load_stored(stored, file_, fmt::format("{}: '{}'", file_->path(), printable(name)));
   }
 
   void release(std::string_view name) const override {
@@ -384,32 +308,30 @@ std::shared_ptr<const WeightSource> detail::open_safetensors_file(const std::str
   return std::make_shared<SafetensorsFile>(path);
 }
 
-void save_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
+namespace {
+
+// What is written: names with the types that they get. Sorted so that wide elements come first: each tensor is then
+// aligned to its elements, whatever the sizes.
+struct Planned {
+  std::string name;
+  DType dtype;
+  Shape shape;
+
+  std::uint64_t bytes() const { return static_cast<std::uint64_t>(checked_numel(shape, dtype)) * size_of(dtype); }
+};
+
+std::string header_of(const std::string& path, const std::vector<Planned>& plan,
                       const std::map<std::string, std::string>& metadata) {
-  const auto type_of = [](DType dtype) {
-    for (const StoredType& type : kStoredTypes)
-      if (type.as == dtype && type.bits == static_cast<int>(size_of(dtype)) * 8) return type.name;
-    throw Error(fmt::format("a tensor of {} cannot be saved", name_of(dtype)));
-  };
-  // Wide elements first: each tensor is then aligned to its elements, whatever the sizes.
-  std::vector<const std::pair<const std::string, Tensor>*> order;
-  for (const auto& entry : tensors) {
-    if (entry.first == "__metadata__" || !entry.second.defined())
-      throw Error(fmt::format("{}: '{}' cannot be saved: {}", path, printable(entry.first),
-                              entry.second.defined() ? "the name is reserved" : "the tensor is empty"));
-    order.push_back(&entry);
-  }
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto* a, const auto* b) { return size_of(a->second.dtype()) > size_of(b->second.dtype()); });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t at = 0;
-  for (const auto* entry : order) {
-    const auto& [name, tensor] = *entry;
-    const std::uint64_t end = at + tensor.bytes();
-    header[name] = {{"dtype", type_of(tensor.dtype())},
-                    {"shape", std::vector<std::int64_t>(tensor.shape().begin(), tensor.shape().end())},
-                    {"data_offsets", {at, end}}};
+  for (const Planned& t : plan) {
+    if (t.name == "__metadata__")
+      throw Error(fmt::format("{}: '{}' cannot be saved: the name is reserved", path, printable(t.name)));
+    const std::uint64_t end = at + t.bytes();
+    header[t.name] = {{"dtype", detail::stored_type(t.dtype).name},
+                      {"shape", std::vector<std::int64_t>(t.shape.begin(), t.shape.end())},
+                      {"data_offsets", {at, end}}};
     at = end;
   }
   std::string text;
@@ -419,17 +341,59 @@ void save_safetensors(const std::string& path, const std::map<std::string, Tenso
     throw Error(fmt::format("{}: cannot be saved: a name or a text of the metadata is not UTF-8", path));
   }
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  const std::uint64_t length = text.size();
+  return text;
+}
 
+// `write` gives each tensor in turn, or none to stop: nothing is left behind then, and the result is false.
+bool write_safetensors(const std::string& path, std::vector<Planned> plan, const std::map<std::string, std::string>& metadata,
+                       const std::function<std::optional<Tensor>(const Planned&)>& next) {
+  std::stable_sort(plan.begin(), plan.end(),
+                   [](const Planned& a, const Planned& b) { return size_of(a.dtype) > size_of(b.dtype); });
+  const std::string header = header_of(path, plan, metadata);
+  const std::uint64_t length = header.size();
   detail::AtomicFile file(path);
   file.write(&length, sizeof(length));
-  file.write(text);
-  for (const auto* entry : order) {
-    const Tensor dense = entry->second.contiguous();
+  file.write(header);
+  for (const Planned& t : plan) {
+    const std::optional<Tensor> tensor = next(t);
+    if (!tensor) return false;
+    const Tensor dense = tensor->contiguous();
     file.write(dense.raw(), dense.bytes());
   }
   file.sync();
   file.commit();
+  return true;
+}
+
+}  // namespace
+
+void save_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
+                      const std::map<std::string, std::string>& metadata) {
+  std::vector<Planned> plan;
+  for (const auto& [name, tensor] : tensors) {
+    if (!tensor.defined()) throw Error(fmt::format("{}: '{}' cannot be saved: the tensor is empty", path, printable(name)));
+    plan.push_back({name, tensor.dtype(), tensor.shape()});
+  }
+  write_safetensors(path, std::move(plan), metadata, [&](const Planned& t) { return tensors.at(t.name); });
+}
+
+bool save_safetensors(const std::string& path, const WeightSource& source, const SaveOptions& options) {
+  std::vector<Planned> plan;
+  std::int64_t total = 0, done = 0;
+  for (const std::string& name : source.names()) {
+    const WeightSource::Entry entry = *source.find(name);
+    const bool converted = options.dtype && is_floating_point(entry.dtype);
+    plan.push_back({name, converted ? *options.dtype : entry.dtype, entry.shape});
+    total += static_cast<std::int64_t>(plan.back().bytes());
+  }
+  std::string written;
+  return write_safetensors(path, std::move(plan), source.metadata(), [&](const Planned& t) -> std::optional<Tensor> {
+    if (!written.empty()) source.release(written);
+    written = t.name;
+    if (options.progress && !options.progress(done, total)) return std::nullopt;
+    done += static_cast<std::int64_t>(t.bytes());
+    return source.load(t.name, t.shape).contiguous().to(t.dtype);
+  });
 }
 
 }  // namespace vitrine

@@ -1,9 +1,12 @@
-// The sources of parameters: safetensors files and sharded sets, synthetic values, tensors in memory, renamed views.
+// The sources of parameters: safetensors, PyTorch and ONNX files, sharded sets, synthetic values, tensors in memory, renamed
+// views.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,7 +22,9 @@ namespace vitrine {
 // header is checked against the file's size; what is wrong throws Error: `PATH: not a safetensors file: ...`.
 VITRINE_API std::shared_ptr<const WeightSource> open_safetensors(const std::string& path);
 
-// Whatever `path` is: .safetensors, an index.json, or a folder that holds one of these.
+// Whatever `path` is: .safetensors; a PyTorch checkpoint (.pth, .pt, .bin), whose model is found where training code keeps
+// it (state_dict, model, model_ema, ...) and of which nothing is run; the initializers of an .onnx; an index.json of shards;
+// a folder that holds one of these.
 VITRINE_API std::shared_ptr<const WeightSource> open_weights(const std::string& path);
 
 // Values that follow from names, bit for bit as the references' synthetic.py: for reference cases and benchmarks.
@@ -47,6 +52,13 @@ VITRINE_API std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const We
 // Writes through a temporary file that is renamed at the end; throws Error (disk full, ...) and leaves nothing behind.
 VITRINE_API void save_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
                                   const std::map<std::string, std::string>& metadata = {});
+// The same with a source's tensors and metadata, a tensor at a time: memory holds one.
+struct SaveOptions {
+  std::optional<DType> dtype;                                           // of floating-point tensors; none: as loaded
+  std::function<bool(std::int64_t done, std::int64_t total)> progress;  // bytes; false stops
+};
+// False where `progress` stopped it: nothing is left behind.
+VITRINE_API bool save_safetensors(const std::string& path, const WeightSource& source, const SaveOptions& options = {});
 VITRINE_API void save_npy(const std::string& path, const Tensor& tensor);  // f32, f16, integers; bf16 as f32
 
 }  // namespace vitrine
