@@ -27,8 +27,8 @@ using namespace vitrine::command;
 
 // In the order of the help.
 constexpr const Command* kCommands[] = {
-    &kClassifyCommand, &kSegmentCommand, &kFeaturesCommand,  &kEvaluateCommand, &kModelsCommand,
-    &kInspectCommand,  &kVerifyCommand,  &kBenchmarkCommand, &kInfoCommand,
+    &kClassifyCommand, &kSegmentCommand, &kFeaturesCommand, &kEvaluateCommand,  &kModelsCommand,
+    &kInspectCommand,  &kConvertCommand, &kVerifyCommand,   &kBenchmarkCommand, &kInfoCommand,
 };
 
 const Command* find_command(std::string_view name) {
@@ -37,7 +37,7 @@ const Command* find_command(std::string_view name) {
   return nullptr;
 }
 
-void add_common_options(CLI::App& app, CommonOptions& options) {
+void add_common_options(CLI::App& app, CommonOptions& options, std::string_view dtype_help) {
   constexpr const char* kGroup = "Common options";
   app.add_option("--device", options.device, "cpu (the default), cuda or cuda:INDEX")
       ->option_text("NAME")
@@ -46,8 +46,7 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       })
       ->group(kGroup);
   app.add_option_function<std::string>(
-         "--dtype", [&options](const std::string& name) { options.dtype = vitrine::parse_dtype(name); },
-         "Type to compute in (default f32)")
+         "--dtype", [&options](const std::string& name) { options.dtype = vitrine::parse_dtype(name); }, std::string(dtype_help))
       ->option_text("f32|bf16|f16")
       ->check(CLI::IsMember({"f32", "float32", "bf16", "bfloat16", "f16", "float16"}))
       ->group(kGroup);
@@ -79,7 +78,7 @@ int run(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(std::string(command->name), std::string(command->summary));
     if (command->name != name) continue;
     body = command->declare(*sub);
-    add_common_options(*sub, console.options());
+    add_common_options(*sub, console.options(), command->dtype_help);
     sub->footer(fmt::format("Examples:\n{}", command->examples));
   }
   if (name.empty()) {

@@ -89,9 +89,11 @@ struct Command {
   std::string_view name, summary;
   std::string_view examples;  // shown below the help, a line each
   std::function<int(Console&)> (*declare)(CLI::App& app);
+  std::string_view dtype_help = "Type to compute in (default f32)";
 };
 
 extern const Command kBenchmarkCommand, kClassifyCommand;
+extern const Command kConvertCommand;
 extern const Command kEvaluateCommand;
 extern const Command kFeaturesCommand;
 extern const Command kInfoCommand;

@@ -71,10 +71,13 @@ const Command kInspectCommand{
     .summary = "List the tensors and metadata of a checkpoint",
     .examples =
         "  vitrine inspect weights/shipped/nat_fashion.safetensors\n"
+        "  vitrine inspect swin_tiny.pth\n"
         "  vitrine inspect sharded/model.safetensors.index.json --json",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto path = std::make_shared<std::string>();
-      app.add_option("FILE", *path, "A .safetensors file, an index.json, or a folder with one")->required()->option_text("");
+      app.add_option("FILE", *path, "A checkpoint: .safetensors, .pth, .pt, .bin, .onnx, an index.json, or a folder with one")
+          ->required()
+          ->option_text("");
       return [path](Console& console) { return run_inspect(console, *path); };
     },
 };

@@ -48,7 +48,8 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--model", options.model, "A name of `vitrine models`, may carry [arguments]; default: what the weights say")
       ->option_text("NAME")
       ->group(kGroup);
-  app.add_option("--weights,--checkpoint", options.weights, "Checkpoint: .safetensors, index.json or a folder with one")
+  app.add_option("--weights,--checkpoint", options.weights,
+                 "Checkpoint: .safetensors, .pth, .pt, .bin, .onnx, index.json or a folder with one")
       ->option_text("FILE")
       ->group(kGroup);
   PreprocessOverrides& preprocess = options.preprocess;

@@ -43,6 +43,8 @@ TEST_CASE("result files on a full disk") {
   const std::vector<Case> cases{
       {{"classify", picture, "--results-file", folder / "out/r.csv"}, "r.csv"},
       {{"classify", picture, "--results-file", folder / "out/r.json"}, "r.json"},
+      {{"convert", std::string(VITRINE_SOURCE_DIR) + "/tests/data/weights/zip.pth", folder / "out/c.safetensors"},
+       "c.safetensors"},
       {{"features", picture, "--out", folder / "out/f.npy"}, "f.npy"},
       {{"features", picture, "--out", folder / "out/f.safetensors"}, "f.safetensors"},
       {{"features", picture, "--out", folder / "out/f.npy", "--picture"}, "coat.features.png"},
