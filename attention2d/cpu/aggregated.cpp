@@ -10,6 +10,7 @@
 // never across lanes. Pooled keys and values are broadcast one number at a time, as in a matrix product.
 #include <vitrine/attention2d/cpu/aggregated.h>
 
+#include <vitrine/attention2d/cpu/integers.h>
 #include <vitrine/attention2d/cpu/tile.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
@@ -27,11 +28,6 @@ constexpr int kVectors = 8, kChunk = 4;
 constexpr i64 kTile = kVectors * kLanes;
 constexpr i64 kBand = 256;  // positions of a band, at least: packing its edges and the pooled keys is then little beside it
 constexpr float kLog2e = 1.44269504088896341f;
-
-inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-inline i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 
 struct Layout {
   i64 pitch, rows, bands;  // rows of queries in a band

@@ -16,67 +16,17 @@
 // and V), the sums are f32. Elsewhere, and for f16, rows are widened to f32 while packing.
 #include <vitrine/attention2d/cpu/attention.h>
 
-#include <vitrine/attention2d/cpu/tile.h>
+#include <vitrine/attention2d/cpu/paths.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
 
 namespace {
 
-// 14 x 2 sums, 2 columns of B and a broadcast fill the 32 registers of AVX-512; 6 x 2 the 16 of AVX2.
-#if defined(VITRINE_TARGET_AVX512)
-constexpr int kRows = 14;
-#else
-constexpr int kRows = 6;
-#endif
 constexpr int kPanel = 2 * kLanes;
-constexpr i64 kBlock = 512;
-constexpr i64 kStep = kBlock + 16;  // words between rows of Q and S: an odd number of cache lines, they fall into different sets
 constexpr int kGroups = 4;
 constexpr i64 kFewItems = 16;  // fewer leave threads without work: then tiles are smaller
-constexpr float kLog2e = 1.44269504088896341f;
-constexpr float kMinusInfinity = -__builtin_inff();
 
 static_assert(kFlashMaxDim <= kBlock);
-
-inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
-inline int lanes_left(i64 end, i64 at) { return static_cast<int>(min_of(end - at, kLanes)); }
-
-// How elements are stored and multiplied. Words are what the micro-kernel counts: an f32, or a pair of bf16.
-template <typename T>
-struct Widened {
-  using Element = T;
-  static constexpr int kPerWord = 1, kExpTerms = 5;
-  static Vf multiply_add(Vf a, Vf b, Vf c) { return fma(a, b, c); }
-  static Vf load_words(const T* p, int elements) { return elements >= kLanes ? load(p) : load_n(p, elements); }
-  // Words of the keys in rows p and next (null: none) of V.
-  static Vf load_value_words(const T* p, const T*, int n) { return n >= kLanes ? load(p) : load_n(p, n); }
-  static void store_weights(float* row, i64 at, Vf p) { store(row + at, p); }
-};
-
-#if defined(VITRINE_TARGET_BF16)
-struct Pairs {
-  using Element = Bf16;
-  static constexpr int kPerWord = 2, kExpTerms = 3;
-  static Vf multiply_add(Vf a, Vf b, Vf c) {
-    return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
-  }
-  static Vf load_words(const Bf16* p, int elements) {
-    const __mmask32 mask = elements >= 32 ? 0xffffffffu : (1u << elements) - 1u;
-    return {_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, p))};
-  }
-  static Vf load_value_words(const Bf16* p, const Bf16* next, int n) {
-    const __mmask16 mask = lanes_mask(n);
-    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
-    if (!next) return {_mm512_castsi512_ps(low)};
-    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, next));
-    return {_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)))};
-  }
-  // In the place of the logits: element `at` lands at or before the logits of the same vector.
-  static void store_weights(float* row, i64 at, Vf p) { store_bf16(reinterpret_cast<std::uint16_t*>(row) + at, p); }
-};
-#endif
 
 // C[kR][kV vectors] (+)= A[kR][k words] B[k words][kPanel]
 template <typename Path, int kR, int kV>
@@ -231,16 +181,7 @@ void pack_keys(const FlashProblem& p, const Layout& l, const Rows<typename Path:
       // lanes past the last key repeat it: their logits are never looked at
       const T* row[kLanes];
       for (int r = 0; r < kLanes; ++r) row[r] = keys[min_of(j + half + r, p.keys - 1)];
-      i64 done = 0;
-      if constexpr (sizeof(T) * Path::kPerWord == sizeof(float)) {
-        const float* words[kLanes];
-        for (int r = 0; r < kLanes; ++r) words[r] = reinterpret_cast<const float*>(row[r]);
-        done = store_transposed_words(to + half, kPanel, words, p.dim / Path::kPerWord, [](Vf v) { return v; });
-      }
-      store_transposed(to + half, kPanel, done, l.key_words, [&](int lane, i64 word, int) {
-        const i64 at = word * Path::kPerWord;
-        return Path::load_words(row[lane] + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord)));
-      });
+      pack_transposed<Path>(row, p.dim, to + half, kPanel);
     }
 }
 
@@ -261,15 +202,14 @@ void pack_values(const FlashProblem& p, const Layout& l, const Rows<typename Pat
   }
 }
 
-// The running softmax of one query.
-struct RowState {
-  float largest, sum;  // of the logits so far; of 2^(logit - largest)
-  float scale;         // of its logits
+struct QueryState {
+  RowState softmax;
+  float scale;  // of its logits
 };
 
 template <typename Path>
 void pack_queries(const FlashProblem& p, const Layout& l, const Part& part, const i64* query, i64 count, float* to,
-                  RowState* state) {
+                  QueryState* state) {
   using T = typename Path::Element;
   const Rows<T> queries = query_rows<T>(p, part);
   const float scale = p.head_scale ? p.scale * p.head_scale[part.head] : p.scale;
@@ -279,57 +219,8 @@ void pack_queries(const FlashProblem& p, const Layout& l, const Part& part, cons
       const i64 at = word * Path::kPerWord;
       store(to + word, Path::load_words(row + at, static_cast<int>(min_of(p.dim - at, kLanes * Path::kPerWord))));
     }
-    state[i] = {kMinusInfinity, 0.0f, p.is_cosine ? scale * inverse_norm(row, p.dim) : scale};
+    state[i] = {{kMinusInfinity, 0.0f}, p.is_cosine ? scale * inverse_norm(row, p.dim) : scale};
   }
-}
-
-// The largest of a row's first `count` logits.
-float row_largest(const float* s, i64 count) {
-  Vf most[2] = {set1(kMinusInfinity), set1(kMinusInfinity)};
-  i64 j = 0;
-  for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
-    most[0] = max(most[0], load(s + j));
-    most[1] = max(most[1], load(s + j + kLanes));
-  }
-  for (; j < count; j += kLanes) most[0] = max(most[0], keep_n(load(s + j), lanes_left(count, j), set1(kMinusInfinity)));
-  return reduce_max(max(most[0], most[1]));
-}
-
-// Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives sums of them, to be
-// added up.
-template <typename Path>
-Vf row_weights(float* s, i64 count, i64 end, float unit, float largest) {
-  i64 j = 0;
-  if (largest == kMinusInfinity) {  // nothing seen so far
-    for (; j < end; j += kLanes) Path::store_weights(s, j, zero());
-    return zero();
-  }
-  const Vf u = set1(unit), shift = set1(-largest * unit);
-  Vf sum[2] = {zero(), zero()};
-  for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
-    const Vf a = exp2_negative<Path::kExpTerms>(fma(load(s + j), u, shift));
-    const Vf b = exp2_negative<Path::kExpTerms>(fma(load(s + j + kLanes), u, shift));
-    Path::store_weights(s, j, a);
-    Path::store_weights(s, j + kLanes, b);
-    sum[0] = add(sum[0], a);
-    sum[1] = add(sum[1], b);
-  }
-  for (; j < end; j += kLanes) {
-    const int n = count > j ? lanes_left(count, j) : 0;
-    const Vf a = keep_n(exp2_negative<Path::kExpTerms>(fma(load(s + j), u, shift)), n, zero());
-    Path::store_weights(s, j, a);
-    sum[0] = add(sum[0], a);
-  }
-  return add(sum[0], sum[1]);
-}
-
-// The factor that sums over earlier blocks take when the largest logit becomes `largest`.
-float rescaling(float before, float largest, float unit) {
-  if (before == largest) return 1.0f;
-  if (before == kMinusInfinity) return 0.0f;
-  alignas(64) float lanes[kLanes];
-  store(lanes, exp2_negative<5>(set1((before - largest) * unit)));
-  return lanes[0];
 }
 
 // s[i] += row[(first + i) / columns] + column[(first + i) % columns]
@@ -367,11 +258,11 @@ void prepare_row(const FlashProblem& p, const Part& part, i64 query, float scale
 
 template <typename T>
 void write_rows(const FlashProblem& p, const Part& part, const i64* query, i64 count, const float* o, i64 o_step,
-                const RowState* state) {
+                const QueryState* state) {
   const Rows<T> out = rows_of<T>(p.out, part.image, part.head, query_index(p, part));
   for (i64 i = 0; i < count; ++i, o += o_step) {
     T* to = const_cast<T*>(out[query[i]]);
-    const Vf factor = set1(state[i].sum == 0.0f ? 0.0f : 1.0f / state[i].sum);
+    const Vf factor = set1(state[i].softmax.sum == 0.0f ? 0.0f : 1.0f / state[i].softmax.sum);
     i64 d = 0;
     for (; d + kLanes <= p.value_dim; d += kLanes) store(to + d, mul(load(o + d), factor));
     if (d < p.value_dim) store_n(to + d, mul(load(o + d), factor), lanes_left(p.value_dim, d));
@@ -381,7 +272,7 @@ void write_rows(const FlashProblem& p, const Part& part, const i64* query, i64 c
 // Block of keys x group of queries: logits, weights, and their share of O.
 template <typename Path>
 void attend_group(const FlashProblem& p, const Layout& l, const Part& part, const i64* query, int rows, i64 first_key,
-                  i64 block_keys, const float* q, float* o, RowState* state, float* workspace) {
+                  i64 block_keys, const float* q, float* o, QueryState* state, float* workspace) {
   const i64 keys = p.is_causal ? min_of(block_keys, query[rows - 1] + 1 - first_key) : block_keys;
   if (keys <= 0) return;
   float* s = workspace + l.s_at;
@@ -399,17 +290,13 @@ void attend_group(const FlashProblem& p, const Layout& l, const Part& part, cons
     if (count[r] < 0) count[r] = 0;
     unit[r] = plain ? state[r].scale * kLog2e : kLog2e;
     if (!plain) prepare_row(p, part, query[r], state[r].scale, workspace + l.norm_at, first_key, count[r], s + r * kStep);
-    largest[r] = row_largest(s + r * kStep, count[r]);
-    if (!(largest[r] > state[r].largest)) largest[r] = state[r].largest;
+    largest[r] = state[r].softmax.largest_with(s + r * kStep, count[r]);
   }
   for (int r = 0; r < rows; ++r)
     sum[r] = row_weights<Path>(s + r * kStep, count[r], weight_words * Path::kPerWord, unit[r], largest[r]);
   for (int r = 0; r < rows; ++r) {
-    const float factor = rescaling(state[r].largest, largest[r], unit[r]);
-    state[r].largest = largest[r];
-    state[r].sum = state[r].sum * factor + reduce_add(sum[r]);
-    if (first_key > 0 && factor != 1.0f)
-      for (i64 d = 0; d < p.value_dim; d += kLanes) store(o + r * l.o_step + d, mul(load(o + r * l.o_step + d), set1(factor)));
+    const float factor = state[r].softmax.advance(largest[r], unit[r], sum[r]);
+    if (first_key > 0 && factor != 1.0f) scale_row(o + r * l.o_step, p.value_dim, factor);
   }
   multiply_panels<Path, kRows>(rows, weight_words, s, workspace + l.v_at + first_key / Path::kPerWord * kPanel, l.value_panel, o,
                                l.o_step, p.value_dim, first_key > 0);
@@ -503,7 +390,7 @@ i64 present_queries(const FlashProblem& p, const Part& part, i64 first, i64 last
 template <typename Path>
 void run_path(const FlashProblem& p, i64 begin, i64 end, float* workspace) {
   const Layout l = layout_of(p, Path::kPerWord);
-  RowState* state = reinterpret_cast<RowState*>(workspace + l.state_at);
+  QueryState* state = reinterpret_cast<QueryState*>(workspace + l.state_at);
   i64 query[kGroups * kRows];
   i64 packed = -1;  // image, group and key head whose K and V are in the workspace
   for (i64 item = begin; item < end; ++item) {
@@ -528,31 +415,14 @@ void run_path(const FlashProblem& p, i64 begin, i64 end, float* workspace) {
   }
 }
 
-int elements_per_word([[maybe_unused]] const FlashProblem& p) {
-#if defined(VITRINE_TARGET_BF16)
-  if (p.type == FloatType::bf16) return Pairs::kPerWord;
-#endif
-  return 1;
+i64 items(const FlashProblem& p) { return p.images * p.groups * p.heads * layout_of(p, elements_per_word(p.type)).tiles; }
+
+i64 workspace_bytes(const FlashProblem& p) {
+  return layout_of(p, elements_per_word(p.type)).words * static_cast<i64>(sizeof(float));
 }
 
-i64 items(const FlashProblem& p) { return p.images * p.groups * p.heads * layout_of(p, elements_per_word(p)).tiles; }
-
-i64 workspace_bytes(const FlashProblem& p) { return layout_of(p, elements_per_word(p)).words * static_cast<i64>(sizeof(float)); }
-
 void run(const FlashProblem& p, i64 begin, i64 end, void* workspace) {
-  float* words = static_cast<float*>(workspace);
-  switch (p.type) {
-    case FloatType::f32:
-      return run_path<Widened<float>>(p, begin, end, words);
-    case FloatType::f16:
-      return run_path<Widened<F16>>(p, begin, end, words);
-    case FloatType::bf16:
-#if defined(VITRINE_TARGET_BF16)
-      return run_path<Pairs>(p, begin, end, words);
-#else
-      return run_path<Widened<Bf16>>(p, begin, end, words);
-#endif
-  }
+  with_path(p.type, [&]<typename Path>(Path) { run_path<Path>(p, begin, end, static_cast<float*>(workspace)); });
 }
 
 }  // namespace

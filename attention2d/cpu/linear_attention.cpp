@@ -10,6 +10,7 @@
 // Where the keys are one chunk, an item is a head and does all three.
 #include <vitrine/attention2d/cpu/linear_attention.h>
 
+#include <vitrine/attention2d/cpu/integers.h>
 #include <vitrine/attention2d/cpu/tile.h>
 #include <vitrine/layers/cpu/activations.h>
 #include <vitrine/layers/cpu/vectors.h>
@@ -27,11 +28,6 @@ constexpr int kRows = 4;
 constexpr i64 kTile = 64;             // tokens whose features are in the workspace
 constexpr i64 kTileFeatures = 16384;  // floats of them at most, or 8 tokens
 constexpr i64 kChunk = 256, kMostChunks = 64;
-
-inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-inline i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 
 i64 features_of(FeatureMap map, i64 dim) {
   if (map == FeatureMap::taylor1) return 1 + dim;

@@ -24,17 +24,9 @@ namespace vitrine::cpu::VITRINE_TARGET {
 
 namespace {
 
-// As many sums as in attention.cpp.
-#if defined(VITRINE_TARGET_AVX512)
-constexpr int kRows = 14;
-#else
-constexpr int kRows = 6;
-#endif
-constexpr i64 kBlock = 512;         // keys
-constexpr i64 kStep = kBlock + 16;  // words between rows of S
-constexpr i64 kPanel = 256;         // positions of a packed row that lie together
-constexpr i64 kChunk = 16;          // tiles of an item, along a row
-constexpr i64 kAlign = 16;          // where runs begin in rows of several panels
+constexpr i64 kPanel = 256;  // positions of a packed row that lie together
+constexpr i64 kChunk = 16;   // tiles of an item, along a row
+constexpr i64 kAlign = 16;   // where runs begin in rows of several panels
 constexpr i64 kMaxRuns = kBlock / kLanes;
 
 // Keys at consecutive positions.
@@ -356,15 +348,21 @@ struct Grid {
     if (d < l.value_step) multiply({d});
   }
 
+  // Step by step for all rows, whose chains of dependent operations then overlap.
   void softmax(const Block& block, bool is_first) {
     const bool is_plain = !p.rpb && p.scale > 0;
+    const float unit = is_plain ? p.scale * kLog2e : kLog2e;
+    float* logits = workspace + l.s_at;
+    float largest[kRows];
+    Vf sum[kRows];
     for (int r = 0; r < rows; ++r) {
-      float* s = workspace + l.s_at + r * kStep;
-      float* o = workspace + l.o_at + r * l.value_step;
-      prepare_row(block, r, is_plain, s);
-      const float factor = row_softmax<Path>(s, block.keys, block.keys, is_plain ? p.scale * kLog2e : kLog2e, state[r]);
-      if (is_first || factor == 1.0f) continue;
-      for (i64 d = 0; d < p.value_dim; d += kLanes) store(o + d, mul(load(o + d), set1(factor)));
+      prepare_row(block, r, is_plain, logits + r * kStep);
+      largest[r] = state[r].largest_with(logits + r * kStep, block.keys);
+    }
+    for (int r = 0; r < rows; ++r) sum[r] = row_weights<Path>(logits + r * kStep, block.keys, block.keys, unit, largest[r]);
+    for (int r = 0; r < rows; ++r) {
+      const float factor = state[r].advance(largest[r], unit, sum[r]);
+      if (!is_first && factor != 1.0f) scale_row(workspace + l.o_at + r * l.value_step, p.value_dim, factor);
     }
   }
 
@@ -454,34 +452,17 @@ void run_path(const LocalProblem& p, i64 begin, i64 end, float* workspace) {
   }
 }
 
-int elements_per_word([[maybe_unused]] const LocalProblem& p) {
-#if defined(VITRINE_TARGET_BF16)
-  if (p.type == FloatType::bf16) return Pairs::kPerWord;
-#endif
-  return 1;
-}
-
 i64 items(const LocalProblem& p) {
-  const Layout l = layout_of(p, elements_per_word(p));
+  const Layout l = layout_of(p, elements_per_word(p.type));
   return p.images * p.heads * p.dilation[0] * p.dilation[1] * p.dilation[2] * l.tiles[0] * l.tiles[1] * l.chunks;
 }
 
-i64 workspace_bytes(const LocalProblem& p) { return layout_of(p, elements_per_word(p)).words * static_cast<i64>(sizeof(float)); }
+i64 workspace_bytes(const LocalProblem& p) {
+  return layout_of(p, elements_per_word(p.type)).words * static_cast<i64>(sizeof(float));
+}
 
 void run(const LocalProblem& p, i64 begin, i64 end, void* workspace) {
-  float* words = static_cast<float*>(workspace);
-  switch (p.type) {
-    case FloatType::f32:
-      return run_path<Widened<float>>(p, begin, end, words);
-    case FloatType::f16:
-      return run_path<Widened<F16>>(p, begin, end, words);
-    case FloatType::bf16:
-#if defined(VITRINE_TARGET_BF16)
-      return run_path<Pairs>(p, begin, end, words);
-#else
-      return run_path<Widened<Bf16>>(p, begin, end, words);
-#endif
-  }
+  with_path(p.type, [&]<typename Path>(Path) { run_path<Path>(p, begin, end, static_cast<float*>(workspace)); });
 }
 
 }  // namespace

@@ -2,17 +2,24 @@
 // Included only by kernel sources; see simd.h for why everything is in the target's namespace.
 #pragma once
 
+#include <vitrine/attention2d/cpu/attention.h>
+#include <vitrine/attention2d/cpu/integers.h>
 #include <vitrine/attention2d/cpu/tile.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
 
+// Queries of a tile: 14 x 2 sums, 2 columns of keys and a broadcast fill the 32 registers of AVX-512; 6 x 2 the 16 of AVX2.
+#if defined(VITRINE_TARGET_AVX512)
+inline constexpr int kRows = 14;
+#else
+inline constexpr int kRows = 6;
+#endif
+inline constexpr i64 kBlock = 512;  // keys whose logits are held at a time
+inline constexpr i64 kStep =
+    kBlock + 16;  // words between rows of logits: an odd number of cache lines, they fall into different sets
 inline constexpr float kLog2e = 1.44269504088896341f;
 inline constexpr float kMinusInfinity = -__builtin_inff();
 
-inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-inline i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 inline int lanes_left(i64 end, i64 at) { return static_cast<int>(min_of(end - at, kLanes)); }
 
 // Words are what a micro-kernel counts: an f32, or a pair of bf16.
@@ -50,6 +57,28 @@ struct Pairs {
 };
 #endif
 
+// Calls run with the path of a type: how this target multiplies its elements.
+template <typename Run>
+auto with_path(FloatType type, const Run& run) {
+  switch (type) {
+    case FloatType::f16:
+      return run(Widened<F16>{});
+    case FloatType::bf16:
+#if defined(VITRINE_TARGET_BF16)
+      return run(Pairs{});
+#else
+      return run(Widened<Bf16>{});
+#endif
+    case FloatType::f32:
+      break;
+  }
+  return run(Widened<float>{});
+}
+
+inline int elements_per_word(FloatType type) {
+  return with_path(type, []<typename Path>(Path) { return Path::kPerWord; });
+}
+
 // to[word * step + lane] = word `word` of row[lane], all words of `dim` elements; the last one may be half empty.
 template <typename Path>
 void pack_transposed(const typename Path::Element* const (&row)[kLanes], i64 dim, float* to, i64 step) {
@@ -66,15 +95,8 @@ void pack_transposed(const typename Path::Element* const (&row)[kLanes], i64 dim
   });
 }
 
-// The running softmax of one query.
-struct RowState {
-  float largest, sum;  // of the logits so far; of 2^(logit - largest)
-};
-
-// Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives the factor that
-// sums over earlier blocks take.
-template <typename Path>
-float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
+// The largest of a row's first `count` logits.
+inline float row_largest(const float* s, i64 count) {
   Vf most[2] = {set1(kMinusInfinity), set1(kMinusInfinity)};
   i64 j = 0;
   for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
@@ -82,15 +104,20 @@ float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
     most[1] = max(most[1], load(s + j + kLanes));
   }
   for (; j < count; j += kLanes) most[0] = max(most[0], keep_n(load(s + j), lanes_left(count, j), set1(kMinusInfinity)));
-  const float block_largest = reduce_max(max(most[0], most[1]));
-  const float largest = block_largest > state.largest ? block_largest : state.largest;
+  return reduce_max(max(most[0], most[1]));
+}
+
+// Logits to weights 2^(unit (s - largest)), the first `count` of a row; those up to `end` become 0. Gives their sums by lane.
+template <typename Path>
+Vf row_weights(float* s, i64 count, i64 end, float unit, float largest) {
+  i64 j = 0;
   if (largest == kMinusInfinity) {  // nothing seen so far
-    for (j = 0; j < end; j += kLanes) Path::store_weights(s, j, zero());
-    return 1.0f;
+    for (; j < end; j += kLanes) Path::store_weights(s, j, zero());
+    return zero();
   }
   const Vf u = set1(unit), shift = set1(-largest * unit);
   Vf sum[2] = {zero(), zero()};
-  for (j = 0; j + 2 * kLanes <= count; j += 2 * kLanes) {
+  for (; j + 2 * kLanes <= count; j += 2 * kLanes) {
     const Vf a = exp2_negative<Path::kExpTerms>(fma(load(s + j), u, shift));
     const Vf b = exp2_negative<Path::kExpTerms>(fma(load(s + j + kLanes), u, shift));
     Path::store_weights(s, j, a);
@@ -104,15 +131,35 @@ float row_softmax(float* s, i64 count, i64 end, float unit, RowState& state) {
     Path::store_weights(s, j, a);
     sum[0] = add(sum[0], a);
   }
-  float factor = 1.0f;
-  if (state.largest != largest) {
-    const float change = state.largest == kMinusInfinity ? kMinusInfinity : (state.largest - largest) * unit;
-    alignas(64) float lanes[kLanes];
-    store(lanes, exp2_negative<5>(set1(change)));
-    factor = lanes[0];
+  return add(sum[0], sum[1]);
+}
+
+// The running softmax of one query.
+struct RowState {
+  float largest, sum;  // of the logits so far; of 2^(unit (logit - largest))
+
+  // The largest so far with those of a row's next block.
+  float largest_with(const float* s, i64 count) const {
+    const float next = row_largest(s, count);
+    return next > largest ? next : largest;
   }
-  state = {largest, state.sum * factor + reduce_add(add(sum[0], sum[1]))};
-  return factor;
+
+  // Adds a block's weights, which are of new_largest; gives the factor that sums over earlier blocks take.
+  float advance(float new_largest, float unit, Vf weights) {
+    float factor = 1.0f;
+    if (largest != new_largest) {
+      alignas(64) float lanes[kLanes];
+      store(lanes, exp2_negative<5>(set1((largest - new_largest) * unit)));
+      factor = largest == kMinusInfinity ? 0.0f : lanes[0];
+    }
+    largest = new_largest;
+    sum = sum * factor + reduce_add(weights);
+    return factor;
+  }
+};
+
+inline void scale_row(float* row, i64 count, float factor) {
+  for (i64 d = 0; d < count; d += kLanes) store(row + d, mul(load(row + d), set1(factor)));
 }
 
 }  // namespace vitrine::cpu::VITRINE_TARGET
