@@ -15,6 +15,7 @@
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/files.h>
 #include <vitrine/pipelines/pixels.h>
+#include <vitrine/weights/labels.h>
 
 namespace vitrine {
 namespace {
@@ -200,9 +201,26 @@ class FolderDataset : public Dataset {
     if (!model_classes.empty() && names.size() > model_classes.size()) {
       throw Error(fmt::format("{}: {} folders, but the model has {} classes", folder, names.size(), model_classes.size()));
     }
+    if (number_by_synset(names, model_classes, labels)) return labels;
     classes_ = names;
     for (std::size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<std::int64_t>(i);
     return labels;
+  }
+
+  // Folders named as ImageNet's are, perhaps not all of them, for a model of its classes.
+  bool number_by_synset(const std::vector<std::string>& names, std::span<const std::string> model_classes,
+                        std::vector<std::int64_t>& labels) {
+    if (model_classes.size() != 1000 || !names.front().starts_with('n')) return false;
+    const std::vector<ImageNetClass>& known = imagenet_classes();
+    std::vector<std::int64_t> numbers;
+    for (const std::string& name : names) {
+      const auto found = std::find_if(known.begin(), known.end(), [&](const ImageNetClass& c) { return c.synset == name; });
+      if (found == known.end() || model_classes[static_cast<std::size_t>(found - known.begin())] != found->name) return false;
+      numbers.push_back(found - known.begin());
+    }
+    classes_.assign(model_classes.begin(), model_classes.end());
+    labels = std::move(numbers);
+    return true;
   }
 
   void add_class(const fs::path& folder, std::int64_t label) {

@@ -39,8 +39,9 @@ class VITRINE_API Dataset {
 //                  fashion-mnist:DIR for another place, fashion-mnist-train[:DIR] for the 60,000 of training
 //   idx:DIR        t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz (train-* where there are no t10k-*)
 //   folder:DIR     a sub-folder a class, its pictures below it at any depth
-// `model_classes`: the model's class names. Sub-folders are matched to them by name where every name is known, else
-// numbered in their sorted order as torchvision's ImageFolder does; more sub-folders than classes throw Error.
+// `model_classes`: the model's class names. Sub-folders are matched to them by name where every name is known, to those of
+// ImageNet-1k also by synset; else they are numbered in their sorted order as torchvision's ImageFolder does. More sub-folders
+// than classes throw Error.
 VITRINE_API std::unique_ptr<Dataset> open_dataset(std::string_view spec, std::span<const std::string> model_classes = {});
 
 }  // namespace vitrine

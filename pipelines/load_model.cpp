@@ -14,6 +14,7 @@
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/preprocess.h>
+#include <vitrine/weights/labels.h>
 #include <vitrine/weights/shipped.h>
 #include <vitrine/weights/sources.h>
 
@@ -181,6 +182,8 @@ LoadedModel load_model(const ModelOptions& options) {
   } else if (!resolved.classes.empty()) {
     loaded.warnings.push_back(fmt::format("{}: its metadata names {} classes, the model has {}: the names are not used",
                                           resolved.weights->describe(), resolved.classes.size(), classes));
+  } else if (classes == imagenet_classes().size()) {
+    for (const ImageNetClass& known : imagenet_classes()) loaded.classes.push_back(known.name);
   }
   return loaded;
 }

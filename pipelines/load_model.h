@@ -28,7 +28,7 @@ struct ModelOptions {
   // metadata of the weights says.
   std::string model;
   std::string weights;  // a .safetensors file, index.json or folder; empty: those that are shipped with the model
-  std::string labels;   // a text file, a class name a line; empty: the names in the weights' metadata
+  std::string labels;   // a text file, a class name a line; empty: the names in the weights' metadata, or of ImageNet-1k
   DType dtype = DType::f32;
   Device device;
   PreprocessOverrides preprocess;

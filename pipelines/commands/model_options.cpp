@@ -82,7 +82,8 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
 }
 
 void add_labels_option(CLI::App& app, ModelOptions& options) {
-  app.add_option("--labels", options.labels, "Class names, a line each; default: those of the weights")
+  app.add_option("--labels", options.labels,
+                 "Class names, a line each; default: those of the weights, or of ImageNet for 1000 classes")
       ->option_text("FILE")
       ->group(kGroup);
 }

@@ -1,6 +1,8 @@
 #include <catch.h>
 #include <weights/files.h>
 
+#include <algorithm>
+#include <cstring>
 #include <map>
 
 #include <nlohmann/json.hpp>
@@ -21,7 +23,13 @@ void write_fine_tuned(const std::string& path, std::int64_t classes) {
   std::map<std::string, vitrine::Tensor> tensors;
   for (const std::string& name : source->names()) {
     const vitrine::Tensor stored = source->load(name, {});
-    tensors[name] = name.starts_with("head.") ? stored.slice(0, 0, classes).contiguous() : stored;
+    tensors[name] = stored;
+    if (!name.starts_with("head.")) continue;
+    vitrine::Shape shape = stored.shape();
+    shape[0] = classes;
+    const vitrine::Tensor head = vitrine::Tensor::zeros(shape);
+    std::memcpy(const_cast<void*>(head.raw()), stored.raw(), std::min(head.bytes(), stored.bytes()));
+    tensors[name] = head;
   }
   vitrine::save_safetensors(path, tensors);
 }
@@ -182,6 +190,23 @@ TEST_CASE("a fine-tuned head: its size is the checkpoint's, its names come from 
   CHECK(wrong.code == 1);
   CHECK(wrong.error_lines() == 1);
   CHECK(contains(wrong.err, "2 labels"));
+}
+
+TEST_CASE("a head of 1000 classes has the names of ImageNet, unless others are given") {
+  const Folder folder;
+  write_fine_tuned(folder / "thousand.safetensors", 1000);
+  std::vector<std::string> arguments{"classify",  example_image("clothes/trouser.png"), "--model", "nat_fashion",
+                                     "--weights", folder / "thousand.safetensors",      "--json",  "--topk",
+                                     "1000"};
+  const json predictions = json::parse(run_vitrine(arguments).out)[0]["predictions"];
+  REQUIRE(predictions.size() == 1000);
+  for (const json& prediction : predictions)
+    if (prediction["index"] == 2) CHECK(prediction["label"].get<std::string>().starts_with("great white shark"));
+  std::string labels;
+  for (int i = 0; i < 1000; ++i) labels += "mine\n";
+  write_bytes(folder / "labels.txt", labels);
+  arguments.insert(arguments.end(), {"--labels", folder / "labels.txt"});
+  CHECK(json::parse(run_vitrine(arguments).out)[0]["predictions"][0]["label"] == "mine");
 }
 
 TEST_CASE("numbers of --mean may stand apart, with pictures after them") {

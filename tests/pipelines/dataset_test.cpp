@@ -2,6 +2,7 @@
 #include <pipelines/fixtures.h>
 
 #include <vitrine/pipelines/dataset.h>
+#include <vitrine/weights/labels.h>
 
 using namespace vitrine;
 using namespace vitrine::test;
@@ -90,6 +91,23 @@ TEST_CASE("IDX headers are checked against the file") {
     bad[i] ^= 0xFF;
     error_with(bad, labels);  // an error or, where only the checksum differs, not; never a crash
   }
+}
+
+TEST_CASE("folders named by synset are classes of ImageNet") {
+  TemporaryFolder folder;
+  for (const char* name : {"n01443537", "n15075141"}) {
+    std::filesystem::create_directory(folder / name);
+    save(folder / name + "/a.png", make_png(1, 1, 8, 0, {0, 1}));
+  }
+  std::vector<std::string> names;
+  for (const ImageNetClass& known : imagenet_classes()) names.push_back(known.name);
+  const std::string spec = "folder:" + folder / "";
+  const auto data = open_dataset(spec, names);
+  REQUIRE(data->size() == 2);
+  CHECK(data->label(0) == 1);
+  CHECK(data->label(1) == 999);
+  names[1] = "carp";  // another model of 1,000 classes
+  CHECK(open_dataset(spec, names)->label(1) == 1);
 }
 
 TEST_CASE("a folder a class, by name or by order") {

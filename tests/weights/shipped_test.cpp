@@ -4,6 +4,7 @@
 #include <catch.h>
 
 #include <vitrine/layers/error.h>
+#include <vitrine/weights/labels.h>
 #include <vitrine/weights/shipped.h>
 #include <vitrine/weights/sources.h>
 
@@ -23,6 +24,16 @@ TEST_CASE("the registry lists the shipped models, and the clothes classifier is 
   CHECK(source->metadata().at("architecture") == model->architecture);
   CHECK(find_shipped("vit_small_patch14_focus"));
   CHECK_FALSE(find_shipped("nat_fashion2"));
+}
+
+TEST_CASE("the classes of ImageNet-1k are there") {
+  const auto& classes = imagenet_classes();
+  REQUIRE(classes.size() == 1000);
+  CHECK(classes[0].synset == "n01440764");
+  CHECK(classes[0].name == "tench, Tinca tinca");
+  CHECK(classes[281].name == "tabby, tabby cat");
+  CHECK(classes[999].name == "toilet tissue, toilet paper, bathroom tissue");
+  for (std::size_t i = 1; i < classes.size(); ++i) CHECK(classes[i - 1].synset < classes[i].synset);
 }
 
 TEST_CASE("the photograph model has what its file says, where it was fetched") {
