@@ -1,13 +1,12 @@
 // Finds and loads libvitrine_codecs.so.
-#include <algorithm>
 #include <array>
-#include <filesystem>
 
 #include <dlfcn.h>
 
 #include <fmt/format.h>
 
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/library.h>
 #include <vitrine/pipelines/opencv/codecs.h>
 #include <vitrine/pipelines/pixels.h>
 
@@ -21,19 +20,13 @@ struct CodecsLibrary {
 };
 
 CodecsLibrary load() {
-  Dl_info self{};
-  if (dladdr(reinterpret_cast<const void*>(&load), &self) == 0) return {nullptr, "the library's own place is unknown"};
-  const auto path = (std::filesystem::path(self.dli_fname).parent_path() / "libvitrine_codecs.so").string();
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays loaded until the process ends
-  if (library == nullptr) {
-    std::string reason = dlerror();
-    std::replace(reason.begin(), reason.end(), '\n', ' ');
-    return {nullptr, reason};
-  }
+  const detail::LoadedLibrary found = detail::load_beside("libvitrine_codecs.so");
+  if (found.handle == nullptr) return {nullptr, found.reason};
+  void* const library = found.handle;
   const auto version = reinterpret_cast<CodecsVersionFunction*>(dlsym(library, "vitrine_codecs_version"));
   const auto decode = reinterpret_cast<CodecsDecodeFunction*>(dlsym(library, "vitrine_codecs_decode"));
   if (version == nullptr || decode == nullptr || version() != kCodecsVersion) {
-    return {nullptr, fmt::format("{} is of another version of Vitrine", path)};
+    return {nullptr, "libvitrine_codecs.so is of another version of Vitrine"};
   }
   return {decode, {}};
 }
