@@ -9,6 +9,10 @@
 #include <unordered_map>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <fmt/format.h>
 
 #include <vitrine/layers/error.h>
@@ -27,6 +31,20 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
+// Large ones ask for huge pages where the system gives them on request: kernels that read every head's few channels of each token
+// touch so many pages that looking them up would take longer than the reading.
+void* allocate_block(std::size_t bytes) {
+#if defined(__linux__)
+  constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  if (bytes >= 2 * kHugePage) {
+    void* block = std::aligned_alloc(kHugePage, (bytes + kHugePage - 1) / kHugePage * kHugePage);
+    if (block) madvise(block, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // advice: what it returns does not matter
+    return block;
+  }
+#endif
+  return std::aligned_alloc(kAlignment, bytes);
+}
+
 class Pool {
  public:
   void* take(std::size_t bytes) {
@@ -40,10 +58,10 @@ class Pool {
         cached_ -= static_cast<std::int64_t>(bytes);
       }
     }
-    if (!block) block = std::aligned_alloc(kAlignment, bytes);
+    if (!block) block = allocate_block(bytes);
     if (!block) {
       trim();
-      block = std::aligned_alloc(kAlignment, bytes);
+      block = allocate_block(bytes);
     }
     if (!block) throw Error(fmt::format("out of memory: {} bytes asked for, {} in use", bytes, in_use_.load()));
     const std::int64_t now = in_use_.fetch_add(static_cast<std::int64_t>(bytes)) + static_cast<std::int64_t>(bytes);
