@@ -356,6 +356,7 @@ constexpr detail::Candidate<Problem> kCandidates[] = {
     {"classes_avx512_bf16", can_run_classes<cpu::Isa::avx512_bf16>, run_classes<cpu::Isa::avx512_bf16>},
     {"classes_avx512", can_run_classes<cpu::Isa::avx512>, run_classes<cpu::Isa::avx512>},
     {"classes_avx2", can_run_classes<cpu::Isa::avx2>, run_classes<cpu::Isa::avx2>},
+    {"fused_avx512_bf16", can_run_fused<cpu::Isa::avx512_bf16>, run_fused<cpu::Isa::avx512_bf16>},
     {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
     {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
     {"tiles_avx512_bf16", can_run_tiles<cpu::Isa::avx512_bf16>, run_tiles<cpu::Isa::avx512_bf16>},

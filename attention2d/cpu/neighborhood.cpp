@@ -15,26 +15,23 @@
 //
 // Key and value rows are packed (converted, transposed) when a tile of query rows first needs them, into a ring that holds
 // one window; three-dimensional maps keep whole planes. Dilation: each residue class is a compact map of its own.
+//
+// Where pairs of bf16 can be multiplied (Pairs of paths.h), words of queries and keys are pairs of channels, those of weights
+// and values pairs of offsets, for which a packed vector of values holds the 32 positions from a multiple of 16 on.
 #include <vitrine/attention2d/cpu/neighborhood.h>
 
-#include <vitrine/attention2d/cpu/tile.h>
+#include <vitrine/attention2d/cpu/paths.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
 
 namespace {
 
 #if defined(VITRINE_TARGET_AVX512)
-constexpr int kRows = 4, kChunk = 5, kDepth = 4;
+constexpr int kRows = 5, kChunk = 4, kDepth = 4;
 #else
 constexpr int kRows = 3, kChunk = 4, kDepth = 3;
 #endif
 constexpr i64 kMaxOffsets = 16;  // dx that are picked out of one pair of vectors; a multiple of kLanes
-constexpr float kLog2e = 1.44269504088896341f;
-
-inline i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-inline i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
-inline i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 
 template <int... kN>
 struct Numbers {};
@@ -47,12 +44,30 @@ struct Counted<0, kN...> {
 template <int kCount>
 using FirstNumbers = typename Counted<kCount>::Type;
 
+#if defined(VITRINE_TARGET_BF16)
+// A word of two weights a lane.
+inline void store_pair(float* to, Vf first, Vf second) {
+  const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v));  // all of first, then all of second
+  const __m512i order = _mm512_add_epi32(
+      _mm512_set1_epi32(16 << 16),
+      _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(0x10001)));
+  _mm512_store_si512(to, _mm512_permutexvar_epi16(order, both));
+}
+#else
+inline void store_pair(float*, Vf, Vf) {}
+#endif
+
 // Where the lanes of a block of queries find their windows in a packed row, which holds position x at x + kernel / 2 (so
 // that blocks inside of a row begin aligned): lane l's at first + index[0][l].
 struct Block {
   i64 x, first;
   bool is_shift;                               // index[0][l] is index[0][0] + l
   alignas(64) int index[kMaxOffsets][kLanes];  // those of offset j: j more
+#if defined(VITRINE_TARGET_BF16)
+  // As index, of offsets 2 j and 2 j + 1. The last is for an offset without a partner: itself twice, the second time with a
+  // weight of 0 (a key outside of the window might be infinite).
+  alignas(64) std::uint16_t pairs[kMaxOffsets / 2 + 1][2 * kLanes];
+#endif
 };
 
 // Picks the vectors of a row: lanes from row[index[j][lane]].
@@ -76,24 +91,44 @@ struct Window {
 #endif
 };
 
+// Picks words of values.
+template <typename Path, bool kIsShift>
+struct ValueWindow : Window<kIsShift> {
+  using Window<kIsShift>::Window;
+  Vf at_rest(const Block&) const { return zero(); }  // a word is one offset: nothing is left over
+};
+#if defined(VITRINE_TARGET_BF16)
+template <bool kIsShift>
+struct ValueWindow<Pairs, kIsShift> {
+  __m512i row;
+  explicit ValueWindow(const float* row) : row(_mm512_load_si512(row)) {}
+  Vf pick(const std::uint16_t* index) const {
+    return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(index), row))};
+  }
+  Vf at(const Block& block, i64 j) const { return pick(block.pairs[j]); }
+  Vf at_rest(const Block& block) const { return pick(block.pairs[kMaxOffsets / 2]); }
+};
+#endif
+
 // One key row and a run of offsets, up to kRows query rows.
 struct RowTask {
   const float* row;  // packed keys or values, from the block's first on, plus the run's first offset
   i64 row_step;      // floats between its channels
   const Block* block;
-  i64 dim, offsets;
+  i64 dim, offsets;          // dim: words of queries and keys, channels of values
+  float unit;                // of the logits: they are exponents of 2
   const float* bias[kRows];  // of each query row: [offsets][kLanes]; null: none
-  float* logits[kRows];      // of each query row: [offsets][kLanes]
+  float* logits[kRows];      // of each query row: [offsets][kLanes], then words of weights
   float* channels;           // queries or outputs: [dim][kRows][kLanes], at the first query row
 };
 
-template <int kR, int kN, bool kIsShift>
+template <typename Path, int kR, int kN, bool kIsShift>
 void add_logits(const RowTask& t, i64 first) {
   Vf sum[kR][kN];
 #pragma GCC unroll 8
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < kN; ++j) sum[r][j] = t.bias[r] ? load(t.bias[r] + (first + j) * kLanes) : zero();
+    for (int j = 0; j < kN; ++j) sum[r][j] = zero();
   const float* row = t.row;
   const float* q = t.channels;
   for (i64 d = 0; d < t.dim; ++d, row += t.row_step, q += kRows * kLanes) {
@@ -105,16 +140,20 @@ void add_logits(const RowTask& t, i64 first) {
     for (int j = 0; j < kN; ++j) {
       const Vf key = window.at(*t.block, first + j);
 #pragma GCC unroll 8
-      for (int r = 0; r < kR; ++r) sum[r][j] = fma(query[r], key, sum[r][j]);
+      for (int r = 0; r < kR; ++r) sum[r][j] = Path::multiply_add(query[r], key, sum[r][j]);
     }
   }
+  const Vf unit = set1(t.unit);
 #pragma GCC unroll 8
   for (int r = 0; r < kR; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < kN; ++j) store(t.logits[r] + (first + j) * kLanes, sum[r][j]);
+    for (int j = 0; j < kN; ++j) {
+      const Vf bias = t.bias[r] ? load(t.bias[r] + (first + j) * kLanes) : zero();
+      store(t.logits[r] + (first + j) * kLanes, fma(sum[r][j], unit, bias));
+    }
 }
 
-template <int kR, int kN, bool kIsShift>
+template <typename Path, int kR, int kN, bool kIsShift>
 void add_values(const RowTask& t, i64 first) {
   float* o = t.channels + first * kRows * kLanes;
   Vf sum[kN][kR];
@@ -123,18 +162,22 @@ void add_values(const RowTask& t, i64 first) {
 #pragma GCC unroll 8
     for (int r = 0; r < kR; ++r) sum[d][r] = load(o + (d * kRows + r) * kLanes);
   const auto rows = [&]<int... kD>(Numbers<kD...>) {
-    const Window<kIsShift> window[kN] = {Window<kIsShift>(t.row + (first + kD) * t.row_step)...};
-    for (i64 j = 0; j < t.offsets; ++j) {
+    using ValueWindow = ValueWindow<Path, kIsShift>;
+    const ValueWindow window[kN] = {ValueWindow(t.row + (first + kD) * t.row_step)...};
+    const auto add_word = [&](i64 j, const auto& pick) {
       Vf weight[kR];
 #pragma GCC unroll 8
       for (int r = 0; r < kR; ++r) weight[r] = load(t.logits[r] + j * kLanes);
 #pragma GCC unroll 8
       for (int d = 0; d < kN; ++d) {
-        const Vf value = window[d].at(*t.block, j);
+        const Vf value = pick(window[d]);
 #pragma GCC unroll 8
-        for (int r = 0; r < kR; ++r) sum[d][r] = fma(weight[r], value, sum[d][r]);
+        for (int r = 0; r < kR; ++r) sum[d][r] = Path::multiply_add(weight[r], value, sum[d][r]);
       }
-    }
+    };
+    const i64 words = t.offsets / Path::kPerWord;
+    for (i64 j = 0; j < words; ++j) add_word(j, [&](const ValueWindow& w) { return w.at(*t.block, j); });
+    if (t.offsets % Path::kPerWord != 0) add_word(words, [&](const ValueWindow& w) { return w.at_rest(*t.block); });
   };
   rows(FirstNumbers<kN>());
 #pragma GCC unroll 8
@@ -144,22 +187,22 @@ void add_values(const RowTask& t, i64 first) {
 }
 
 // Logits of all offsets, or values of all channels, in pieces of kN at most, as even as can be.
-template <int kR, int kN, bool kIsShift>
+template <typename Path, int kR, int kN, bool kIsShift>
 void add_pieces(bool values, int size, const RowTask& t, i64 first) {
   if constexpr (kN > 1) {
-    if (size < kN) return add_pieces<kR, kN - 1, kIsShift>(values, size, t, first);
+    if (size < kN) return add_pieces<Path, kR, kN - 1, kIsShift>(values, size, t, first);
   }
   if (values) {
-    if constexpr (kN <= kDepth) add_values<kR, kN, kIsShift>(t, first);
+    if constexpr (kN <= kDepth) add_values<Path, kR, kN, kIsShift>(t, first);
   } else {
-    if constexpr (kN <= kChunk) add_logits<kR, kN, kIsShift>(t, first);
+    if constexpr (kN <= kChunk) add_logits<Path, kR, kN, kIsShift>(t, first);
   }
 }
 
-template <int kR = kRows>
+template <typename Path, int kR = kRows>
 void run_task(bool values, int rows, const RowTask& t) {
   if constexpr (kR > 1) {
-    if (rows < kR) return run_task<kR - 1>(values, rows, t);
+    if (rows < kR) return run_task<Path, kR - 1>(values, rows, t);
   }
   constexpr int kMost = kChunk > kDepth ? kChunk : kDepth;
   const i64 total = values ? t.dim : t.offsets, pieces = ceil_div(total, values ? kDepth : kChunk);
@@ -167,24 +210,27 @@ void run_task(bool values, int rows, const RowTask& t) {
     const i64 first = total * i / pieces;
     const int size = static_cast<int>(total * (i + 1) / pieces - first);
     if (t.block->is_shift)
-      add_pieces<kR, kMost, true>(values, size, t, first);
+      add_pieces<Path, kR, kMost, true>(values, size, t, first);
     else
-      add_pieces<kR, kMost, false>(values, size, t, first);
+      add_pieces<Path, kR, kMost, false>(values, size, t, first);
   }
 }
 
 struct Layout {
-  i64 classes[3];                                                             // residue classes of the axes
-  i64 planes, tiles;                                                          // most planes and tiles of rows in a class
-  i64 ring_planes, ring_rows;                                                 // packed rows that are kept
-  i64 row_step;                                                               // floats between channels of a packed row
-  i64 blocks;                                                                 // most blocks of queries in a row
-  i64 window;                                                                 // keys of a query
-  i64 k_at, v_at, q_at, o_at, logits_at, bias_at, blocks_at, tags_at, words;  // in floats
+  i64 classes[3];                                                                      // residue classes of the axes
+  i64 planes, tiles;                                                                   // most planes and tiles of rows in a class
+  i64 ring_planes, ring_rows;                                                          // packed rows that are kept
+  i64 row_step;                                                                        // floats between channels of a packed row
+  i64 blocks;                                                                          // most blocks of queries in a row
+  i64 window;                                                                          // keys of a query
+  i64 q_words;                                                                         // of a query or key
+  i64 k_at, v_at, q_at, o_at, logits_at, bias_at, blocks_at, tags_at, pack_at, words;  // in floats
 };
 
+template <typename Path>
 Layout layout_of(const NeighborhoodProblem& p) {
   Layout l;
+  l.q_words = ceil_div(p.dim, Path::kPerWord);
   i64 most[3];
   for (int a = 0; a < 3; ++a) {
     l.classes[a] = p.dilation[a];
@@ -206,20 +252,22 @@ Layout layout_of(const NeighborhoodProblem& p) {
     return at;
   };
   const i64 rows = l.ring_planes * l.ring_rows;
-  l.k_at = place(rows * p.dim * l.row_step);
+  l.k_at = place(rows * l.q_words * l.row_step);
   l.v_at = place(rows * p.value_dim * l.row_step);
-  l.q_at = place(p.dim * kRows * kLanes);
+  l.q_at = place(l.q_words * kRows * kLanes);
   l.o_at = place(p.value_dim * kRows * kLanes);
   l.logits_at = place(kRows * l.window * kLanes);
   l.bias_at = place(p.rpb ? l.blocks * (2 * p.kernel[1] - 1) * p.kernel[2] * kLanes : 0);
   l.blocks_at = place(l.blocks * static_cast<i64>(sizeof(Block) / sizeof(float)));
   l.tags_at = place(2 * rows);
+  l.pack_at = place(Path::kPerWord > 1 ? ceil_div(p.value_dim, Path::kPerWord) * l.row_step : 0);
   return l;
 }
 
 // One residue class of one head of one image: a compact map, and the state of the workspace for it.
-template <typename T>
+template <typename Path>
 struct Map {
+  using T = typename Path::Element;
   const NeighborhoodProblem& p;
   const Layout& l;
   float* workspace;
@@ -265,6 +313,11 @@ struct Map {
         const int shift = static_cast<int>(lane_start(b, lane) + p.kernel[2] / 2 - b.first);
         b.is_shift = b.is_shift && shift == packed - b.first + lane;
         for (int j = 0; j < kMaxOffsets; ++j) b.index[j][lane] = shift + j;
+#if defined(VITRINE_TARGET_BF16)
+        for (int j = 0; j < kMaxOffsets; ++j) b.pairs[j / 2][2 * lane + j % 2] = static_cast<std::uint16_t>(shift + j);
+        const auto rest = static_cast<std::uint16_t>(shift + p.kernel[2] % kMaxOffsets - 1);
+        b.pairs[kMaxOffsets / 2][2 * lane] = b.pairs[kMaxOffsets / 2][2 * lane + 1] = rest;
+#endif
       }
     }
   }
@@ -295,38 +348,53 @@ struct Map {
            at[1] * view.axis[1] + at[2] * view.axis[2];
   }
 
-  // to[d * to_step + lane] = unit * element d of positions x .. x + kLanes - 1 of a row, those outside of it moved to its ends.
-  void pack_positions(const T* row, i64 step, i64 x, i64 dim, Vf unit, float* to, i64 to_step) const {
+  // to[word * to_step + lane] = words of positions x .. x + kLanes - 1 of a row, those outside of it moved to its ends.
+  void pack_positions(const T* row, i64 step, i64 x, i64 dim, float* to, i64 to_step) const {
     const T* token[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) token[lane] = row + max_of(0, min_of(x + lane, size[2] - 1)) * step;
-    i64 done = 0;
-    if constexpr (sizeof(T) == sizeof(float))
-      done = store_transposed_words(to, to_step, token, dim, [&](Vf v) { return mul(v, unit); });
-    store_transposed(to, to_step, done, dim, [&](int lane, i64 d, int n) { return mul(load_part(token[lane] + d, n), unit); });
+    pack_transposed<Path>(token, dim, to, to_step);
   }
 
   void pack_row(const GridView& view, i64 t, i64 y, i64 dim, float* to) const {
     const i64 key_head = head / (p.heads / p.key_heads), pad = p.kernel[2] / 2;
     const T* row = token(view, key_head, t, y, 0);
     for (i64 at = 0; at < size[2] + pad; at += kLanes)  // what is outside of the map is never picked
-      pack_positions(row, p.dilation[2] * view.axis[2], at - pad, dim, set1(1.0f), to + at, l.row_step);
+      pack_positions(row, p.dilation[2] * view.axis[2], at - pad, dim, to + at, l.row_step);
+  }
+
+  // Pairs of channels become rows of single channels, in vectors of 2 kLanes positions.
+  void pack_values(i64 t, i64 y, float* to) const {
+    if constexpr (Path::kPerWord == 1) return pack_row(p.v, t, y, p.value_dim, to);
+#if defined(VITRINE_TARGET_BF16)
+    float* words = workspace + l.pack_at;
+    pack_row(p.v, t, y, p.value_dim, words);
+    alignas(64) std::uint16_t even[2 * kLanes];
+    for (int i = 0; i < 2 * kLanes; ++i) even[i] = static_cast<std::uint16_t>(2 * i);
+    const __m512i first = _mm512_load_si512(even), second = _mm512_add_epi16(first, _mm512_set1_epi16(1));
+    for (i64 d = 0; d < p.value_dim; d += 2, words += l.row_step, to += 2 * l.row_step)
+      for (i64 at = 0; at < size[2] + p.kernel[2] / 2; at += kLanes) {
+        const __m512i low = _mm512_load_si512(words + at), high = _mm512_load_si512(words + at + kLanes);
+        _mm512_store_si512(to + at, _mm512_permutex2var_epi16(low, first, high));
+        if (d + 1 < p.value_dim) _mm512_store_si512(to + l.row_step + at, _mm512_permutex2var_epi16(low, second, high));
+      }
+#endif
   }
 
   i64 slot(i64 t, i64 y) const { return t % l.ring_planes * l.ring_rows + y % l.ring_rows; }
-  float* keys(i64 t, i64 y) const { return workspace + l.k_at + slot(t, y) * p.dim * l.row_step; }
+  float* keys(i64 t, i64 y) const { return workspace + l.k_at + slot(t, y) * l.q_words * l.row_step; }
   float* values(i64 t, i64 y) const { return workspace + l.v_at + slot(t, y) * p.value_dim * l.row_step; }
   void need_row(i64 t, i64 y) {
     i64& tag = tags[slot(t, y)];
     if (tag == t * size[1] + y) return;
     tag = t * size[1] + y;
     pack_row(p.k, t, y, p.dim, keys(t, y));
-    pack_row(p.v, t, y, p.value_dim, values(t, y));
+    pack_values(t, y, values(t, y));
   }
 
   void pack_queries(i64 t, i64 y, int rows, const Block& b) {
     for (int r = 0; r < rows; ++r)
-      pack_positions(token(p.q, head, t, y + r, 0), p.dilation[2] * p.q.axis[2], b.x, p.dim, set1(p.scale * kLog2e),
-                     workspace + l.q_at + r * kLanes, kRows * kLanes);
+      pack_positions(token(p.q, head, t, y + r, 0), p.dilation[2] * p.q.axis[2], b.x, p.dim, workspace + l.q_at + r * kLanes,
+                     kRows * kLanes);
   }
 
   // Weights in the place of the logits of a query row; gives one over their sum.
@@ -340,10 +408,22 @@ struct Map {
     if (i < l.window) most = max(most, load(logits + i * kLanes));
     const Vf largest = max(most, other);
     Vf sum = zero();
-    for (i = 0; i < l.window; ++i) {
-      const Vf weight = exp2_negative<5>(sub(load(logits + i * kLanes), largest));
-      store(logits + i * kLanes, weight);
+    const auto next = [&](i64 at) {
+      const Vf weight = exp2_negative<Path::kExpTerms>(sub(load(logits + at * kLanes), largest));
       sum = add(sum, weight);
+      return weight;
+    };
+    if constexpr (Path::kPerWord == 1) {
+      for (i = 0; i < l.window; ++i) store(logits + i * kLanes, next(i));
+    } else {
+      for (i = 0; i < l.window; i += p.kernel[2])
+        for (i64 run = 0; run < p.kernel[2]; run += kMaxOffsets) {
+          const i64 offsets = min_of(kMaxOffsets, p.kernel[2] - run);
+          for (i64 j = 0; j < offsets; j += 2) {
+            const Vf weight = next(i + run + j);
+            store_pair(logits + (i + run + j / 2) * kLanes, weight, j + 1 < offsets ? next(i + run + j + 1) : zero());
+          }
+        }
     }
     return div(set1(1.0f), sum);
   }
@@ -364,7 +444,8 @@ struct Map {
     RowTask task;
     task.row_step = l.row_step;
     task.block = blocks + block;
-    task.dim = of_values ? p.value_dim : p.dim;
+    task.dim = of_values ? p.value_dim : l.q_words;
+    task.unit = p.scale * kLog2e;
     for (i64 kt = first_plane; kt < first_plane + p.kernel[0]; ++kt)
       for (i64 ky = start(1, y); ky < last; ++ky) {
         int seen = 0, from = 0;  // query rows from .. from + seen - 1
@@ -386,7 +467,7 @@ struct Map {
             task.logits[r] = workspace + l.logits_at + (logit_rows[r] + dx) * kLanes;
             task.bias[r] = p.rpb ? bias_of(block, bias_rows[r]) + dx * kLanes : nullptr;
           }
-          run_task(of_values, seen, task);
+          run_task<Path>(of_values, seen, task);
         }
       }
   }
@@ -407,10 +488,10 @@ struct Map {
   }
 };
 
-template <typename T>
-void run_typed(const NeighborhoodProblem& p, i64 begin, i64 end, float* workspace) {
-  const Layout l = layout_of(p);
-  Map<T> map(p, l, workspace);
+template <typename Path>
+void run_path(const NeighborhoodProblem& p, i64 begin, i64 end, float* workspace) {
+  const Layout l = layout_of<Path>(p);
+  Map<Path> map(p, l, workspace);
   for (i64 item = begin; item < end; ++item) {
     i64 rest = item;
     const auto take = [&rest](i64 count) {
@@ -427,23 +508,36 @@ void run_typed(const NeighborhoodProblem& p, i64 begin, i64 end, float* workspac
   }
 }
 
+#if defined(VITRINE_TARGET_BF16)
+using Bf16Path = Pairs;
+#else
+using Bf16Path = Widened<Bf16>;
+#endif
+
+// Calls f with a path's tag for the problem's type.
+template <typename F>
+auto with_path(FloatType type, const F& f) {
+  switch (type) {
+    case FloatType::bf16:
+      return f(Bf16Path());
+    case FloatType::f16:
+      return f(Widened<F16>());
+    default:
+      return f(Widened<float>());
+  }
+}
+
 i64 items(const NeighborhoodProblem& p) {
-  const Layout l = layout_of(p);
+  const Layout l = layout_of<Widened<float>>(p);  // the same for all paths
   return p.images * p.heads * l.classes[0] * l.classes[1] * l.classes[2] * l.planes * l.tiles;
 }
 
-i64 workspace_bytes(const NeighborhoodProblem& p) { return layout_of(p).words * static_cast<i64>(sizeof(float)); }
+i64 workspace_bytes(const NeighborhoodProblem& p) {
+  return with_path(p.type, [&](auto path) { return layout_of<decltype(path)>(p).words; }) * static_cast<i64>(sizeof(float));
+}
 
 void run(const NeighborhoodProblem& p, i64 begin, i64 end, void* workspace) {
-  float* words = static_cast<float*>(workspace);
-  switch (p.type) {
-    case FloatType::f32:
-      return run_typed<float>(p, begin, end, words);
-    case FloatType::bf16:
-      return run_typed<Bf16>(p, begin, end, words);
-    case FloatType::f16:
-      return run_typed<F16>(p, begin, end, words);
-  }
+  with_path(p.type, [&](auto path) { run_path<decltype(path)>(p, begin, end, static_cast<float*>(workspace)); });
 }
 
 }  // namespace

@@ -26,26 +26,34 @@ inline Vf keep_n(Vf a, int n, Vf b) {
 #endif
 }
 
-// 2^x for x <= 0: 2^round(x) times a minimax polynomial of the rest, |rest| <= 1/2. Below -150 it is 0; NaN passes.
+// 2^x for x <= 0: 2^floor(x) times a minimax polynomial of the rest. Below -150 it is 0; NaN passes.
 // Relative error 7.5e-8 with 5 terms; with 3 terms 7.5e-5, for results that are rounded to bf16.
 template <int kTerms>
 inline Vf exp2_negative(Vf x) {
   static_assert(kTerms == 3 || kTerms == 5);
+#if defined(VITRINE_TARGET_AVX512)
+  const Vf r{_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+#else
   x = max(set1(-150.0f), x);
-  const Vf n = round(x), r = sub(x, n);
+  const Vf n = floor(x), r = sub(x, n);
+#endif
   Vf p;
   if constexpr (kTerms == 5) {
-    p = fma(set1(1.3276471979e-3f), r, set1(9.6755413342e-3f));
-    p = fma(p, r, set1(5.5507132735e-2f));
-    p = fma(p, r, set1(2.4022119724e-1f));
-    p = fma(p, r, set1(6.9314696706e-1f));
-    p = fma(p, r, set1(1.0000000717f));
+    p = fma(set1(1.8775760822e-3f), r, set1(8.9893414511e-3f));
+    p = fma(p, r, set1(5.5826317001e-2f));
+    p = fma(p, r, set1(2.4015361736e-1f));
+    p = fma(p, r, set1(6.9315307317e-1f));
+    p = fma(p, r, set1(0.9999999251f));
   } else {
-    p = fma(set1(5.5171669075e-2f), r, set1(2.4261112219e-1f));
-    p = fma(p, r, set1(6.9326098544e-1f));
-    p = fma(p, r, set1(9.9992807354e-1f));
+    p = fma(set1(7.8024530765e-2f), r, set1(2.2606714627e-1f));
+    p = fma(p, r, set1(6.9583354175e-1f));
+    p = fma(p, r, set1(9.9992521878e-1f));
   }
+#if defined(VITRINE_TARGET_AVX512)
+  return {_mm512_scalef_ps(p.v, x.v)};  // by 2^floor(x)
+#else
   return scale_by_power(p, n);
+#endif
 }
 
 // Transposes the square of kLanes x kLanes elements that the vectors hold, one row each.

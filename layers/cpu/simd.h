@@ -95,6 +95,7 @@ inline Vf copysign(Vf magnitude, Vf sign) {
 // x within [-limit, limit]; NaN may become the limit
 inline Vf clamp_magnitude(Vf x, Vf limit) { return {_mm512_range_ps(x.v, limit.v, 2)}; }
 inline Vf round(Vf a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Vf floor(Vf a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
 inline Vf scale_by_power(Vf a, Vf n) { return {_mm512_scalef_ps(a.v, n.v)}; }  // a 2^n, n integral
 inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) {                             // a < b ? yes : no; a NaN gives no
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
@@ -167,6 +168,7 @@ inline Vf copysign(Vf magnitude, Vf sign) {
 }
 inline Vf clamp_magnitude(Vf x, Vf limit) { return max(sub(zero(), limit), min(limit, x)); }
 inline Vf round(Vf a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Vf floor(Vf a) { return {_mm256_floor_ps(a.v)}; }
 inline Vf scale_by_power(Vf a, Vf n) {  // in two steps, so that results down to the subnormals come out
   const __m256i i = _mm256_cvtps_epi32(n.v), half = _mm256_srai_epi32(i, 1), rest = _mm256_sub_epi32(i, half);
   const __m256i bias = _mm256_set1_epi32(127);
@@ -232,6 +234,7 @@ inline Vf abs(Vf a) { return {__builtin_fabsf(a.v)}; }
 inline Vf copysign(Vf magnitude, Vf sign) { return {__builtin_copysignf(magnitude.v, sign.v)}; }
 inline Vf clamp_magnitude(Vf x, Vf limit) { return max({-limit.v}, min(limit, x)); }
 inline Vf round(Vf a) { return {__builtin_rintf(a.v)}; }
+inline Vf floor(Vf a) { return {__builtin_floorf(a.v)}; }
 inline Vf scale_by_power(Vf a, Vf n) { return {n.v == n.v ? __builtin_ldexpf(a.v, static_cast<int>(n.v)) : n.v}; }
 inline Vf select_less(Vf a, Vf b, Vf yes, Vf no) { return a.v < b.v ? yes : no; }
 inline Vf max_or_nan(Vf a, Vf b) { return {a.v > b.v || a.v != a.v ? a.v : b.v}; }
