@@ -186,14 +186,9 @@ void run_reference(const Problem& p) {
   });
 }
 
-// Whether dense tiles are faster than queries in lanes, as measured with AVX-512 (README.md, What was learnt): products of bf16
-// pairs, which only the tiles have, pay from half as wide a window on.
+// Whether dense tiles are faster than queries in lanes, as measured with AVX-512 (README.md, What was learnt).
 bool is_wide(const Problem& p) {
-  if (cpu::isa() < cpu::Isa::avx512) return false;
-  const std::int64_t width = p.options.kernel_size[p.axes() - 1];
-  if (p.q.dtype() == DType::bf16 && cpu::isa() >= cpu::Isa::avx512_bf16)
-    return width >= 31 || (width >= 13 && p.q.size(-1) >= 64);
-  return p.axes() == 1 && width >= 96;
+  return cpu::isa() >= cpu::Isa::avx512 && p.axes() == 1 && p.options.kernel_size[0] >= 96;
 }
 
 template <cpu::Isa kIsa>
