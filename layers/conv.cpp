@@ -112,9 +112,10 @@ Shape checked_shape(const BuiltConv& conv, const Tensor& x) {
 
 cpu::MapStrides strides_of(const Tensor& map) { return {map.stride(0), map.stride(1), map.stride(2)}; }
 
-// y = act(conv(x)) + residual, all in the packed type and of the right shapes; `added` null: no residual.
+// y = act(conv(x)) + residual or, with `activate_sum`, act(conv(x) + residual), all in the packed type and of the right shapes;
+// `added` null: no residual.
 void run_packed(const BuiltConv& conv, const Tensor& x, Tensor& y, const void* added, const cpu::MapStrides& added_strides,
-                Activation activation) {
+                Activation activation, bool activate_sum = false) {
   const cpu::ConvShape& s = conv.shape;
   Context& context = Context::current();
   if (y.numel() > 0)
@@ -130,6 +131,7 @@ void run_packed(const BuiltConv& conv, const Tensor& x, Tensor& y, const void* a
                       .residual = added,
                       .residual_strides = added_strides,
                       .activation = activation,
+                      .activate_sum = activate_sum,
                       .threads = context.threads()});
   const std::int64_t positions = s.transposed ? x.size(1) * x.size(2) : y.size(1) * y.size(2);
   context.add_macs(x.size(0) * positions * s.out * (s.in / s.options.groups) * s.kernel_h * s.kernel_w);
@@ -146,7 +148,7 @@ Tensor run(const BuiltConv& conv, const Tensor& input, Epilogue epilogue) {
   Tensor x = input.to(computed);
   if (!conv.packed->takes_views()) x = x.contiguous();
   detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
-  run_packed(conv, x, placed.y, placed.added, strides_of(placed.y), epilogue.activation);
+  run_packed(conv, x, placed.y, placed.added, strides_of(placed.y), epilogue.activation, epilogue.activate_sum);
   return placed.y.to(input.dtype());
 }
 

@@ -117,7 +117,8 @@ Shape checked_shape(const Linear::Impl& impl, const Tensor& x) {
 }
 
 // y = act(x W^T + b) + what is at `added` (null: nothing), in the packed type, rows of y and `added` y_stride apart.
-void run(const Linear::Impl& impl, Tensor x, Tensor& y, const void* added, std::int64_t y_stride, Activation activation) {
+void run(const Linear::Impl& impl, Tensor x, Tensor& y, const void* added, std::int64_t y_stride, Activation activation,
+         bool activate_sum = false) {
   std::optional<std::int64_t> stride = row_stride(x);
   if (!stride) {
     x = x.clone();
@@ -133,6 +134,7 @@ void run(const Linear::Impl& impl, Tensor x, Tensor& y, const void* added, std::
                       .residual = added,
                       .y_stride = y_stride,
                       .activation = activation,
+                      .activate_sum = activate_sum,
                       .threads = context.threads()});
   context.add_macs(rows * impl.in * impl.out);
 }
@@ -163,7 +165,7 @@ Tensor Linear::operator()(const Tensor& input, Epilogue epilogue) const {
         fmt::format("linear {}: residual is {}, expected {}", impl.where, residual.shape().to_string(), shape.to_string()));
   const DType computed = impl.packed->dtype();
   detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
-  run(impl, input.to(computed), placed.y, placed.added, impl.out, epilogue.activation);
+  run(impl, input.to(computed), placed.y, placed.added, impl.out, epilogue.activation, epilogue.activate_sum);
   return placed.y.to(input.dtype());
 }
 

@@ -21,9 +21,10 @@ struct LinearOptions {
 
 struct Epilogue {
   Activation activation = Activation::none;
-  // Added after everything else, same shape as the output. Move the last reference in (`std::move(x)`) and the sum is
+  // Added after the activation, same shape as the output. Move the last reference in (`std::move(x)`) and the sum is
   // made in its memory: x = proj(y, {.residual = std::move(x)}).
   Tensor residual{};
+  bool activate_sum = false;  // the residual is added before the activation instead (ResNet)
 };
 
 class VITRINE_API Linear {

@@ -49,8 +49,13 @@ VITRINE_API Tensor pad_to(const Tensor& x, std::int64_t height, std::int64_t wid
 VITRINE_API Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, const Tensor& scale = {},
                               const Tensor& shift = {});
 VITRINE_API Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+// x / sqrt(var + eps) * weight with the variance about the mean, of which there are C - 1 degrees of freedom (timm's SimpleNorm)
+VITRINE_API Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps);
 // x [B, ..., C]: statistics of each image over C / groups channels and all positions.
 VITRINE_API Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps);
+// x [B, ..., C]: x + bias + weight x n with n the norm of each channel over the positions, divided by the channels' mean of these
+// norms + eps (ConvNeXt V2). weight and bias f32 [C].
+VITRINE_API Tensor global_response_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-6);
 VITRINE_API Tensor l2_normalize(const Tensor& x, double eps = 1e-12);  // x / max(|x|, eps) over the last axis
 VITRINE_API Tensor softmax(const Tensor& x);                           // over the last axis
 
@@ -60,9 +65,13 @@ struct Pool2d {
   std::int64_t kernel_h = 2, kernel_w = 2, stride_h = 2, stride_w = 2, pad_h = 0, pad_w = 0;
   bool count_include_pad = true;  // average pooling only
   bool ceil_mode = false;
+  std::int64_t pad_end_h = -1, pad_end_w = -1;  // below zero: as pad_h, pad_w
 };
 VITRINE_API Tensor avg_pool2d(const Tensor& x, const Pool2d& pool);  // [B, H, W, C]
 VITRINE_API Tensor max_pool2d(const Tensor& x, const Pool2d& pool);
+// Means weighted by (1, 2, 1) x (1, 2, 1) around every stride-th position, the border mirrored without its edge (timm's
+// BlurPool2d): [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C]; H and W from 2.
+VITRINE_API Tensor blur_pool2d(const Tensor& x, std::int64_t stride);
 VITRINE_API Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width);
 // PyTorch's F.interpolate on [B, H, W, C]. bicubic is a = -0.75 (a = -0.5 with antialias, as in Pillow).
 enum class ResizeMode : std::uint8_t { nearest, bilinear, bicubic };

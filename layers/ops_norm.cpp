@@ -71,6 +71,22 @@ std::vector<double> column_sums(const Tensor& x, const float* center) {
   return total;
 }
 
+// y = x gain + offset for x [B, P, C], contiguous, with gain and offset [B, C].
+void affine_by_image(const Tensor& x, Tensor& y, const std::vector<float>& gain, const std::vector<float>& offset) {
+  const std::int64_t B = x.size(0), P = x.size(1), C = x.size(2);
+  const auto kernel = norm_kernels(cpu::isa()).column_affine[index_of(x.dtype())];
+  const std::int64_t row = C * bytes_of(x);
+  const auto* source = static_cast<const std::byte*>(x.raw());
+  auto* target = static_cast<std::byte*>(y.raw());
+  cpu::parallel_for(B * P, std::max<std::int64_t>(1, cpu::kGrain / C), [&](std::int64_t begin, std::int64_t end) {
+    while (begin < end) {
+      const std::int64_t image = begin / P, n = std::min(end, (image + 1) * P) - begin;
+      kernel({source + begin * row, target + begin * row, n, C, row, row}, gain.data() + image * C, offset.data() + image * C);
+      begin += n;
+    }
+  });
+}
+
 }  // namespace
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, const Tensor& scale,
@@ -123,6 +139,17 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   return y;
 }
 
+Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps) {
+  const std::int64_t C = channels_of("simple_norm", x);
+  check_channels("simple_norm", "weight", weight, C);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const auto kernel = norm_kernels(cpu::isa()).simple_norm[index_of(x.dtype())];
+  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
+    kernel(rows, data_or_null(weight), nullptr, static_cast<float>(eps));
+  });
+  return y;
+}
+
 Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
   const std::int64_t C = channels_of("group_norm", x);
   if (x.rank() < 2 || groups <= 0 || C % groups != 0)
@@ -155,17 +182,35 @@ Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, co
     gain[i] = static_cast<float>(factor);
     offset[i] = static_cast<float>((b ? b[c % C] : 0.0f) - center[i] * factor);
   });
-  const auto kernel = norm_kernels(cpu::isa()).column_affine[index_of(x.dtype())];
-  const std::int64_t row = C * bytes_of(x);
-  const auto* source = static_cast<const std::byte*>(rows.raw());
-  auto* target = static_cast<std::byte*>(y.raw());
-  cpu::parallel_for(B * P, std::max<std::int64_t>(1, cpu::kGrain / C), [&](std::int64_t begin, std::int64_t end) {
-    while (begin < end) {
-      const std::int64_t image = begin / P, n = std::min(end, (image + 1) * P) - begin;
-      kernel({source + begin * row, target + begin * row, n, C, row, row}, gain.data() + image * C, offset.data() + image * C);
-      begin += n;
+  affine_by_image(rows, y, gain, offset);
+  return y;
+}
+
+Tensor global_response_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  const std::int64_t C = channels_of("global_response_norm", x);
+  if (x.rank() < 2 || !weight.defined() || !bias.defined())
+    throw Error(fmt::format("global_response_norm: x is {}, expected [B, ..., C], with weight and bias", x.shape().to_string()));
+  check_channels("global_response_norm", "weight", weight, C);
+  check_channels("global_response_norm", "bias", bias, C);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  if (x.numel() == 0) return y;
+  const std::int64_t B = x.size(0);
+  const Tensor rows = x.contiguous().view({B, x.numel() / B / C, C});
+  const std::vector<float> zeros(static_cast<std::size_t>(B * C));
+  const std::vector<double> squares = column_sums(rows, zeros.data());
+  std::vector<float> gain(squares.size()), offset(squares.size());
+  const float *w = weight.data<float>(), *b = bias.data<float>();
+  for (std::int64_t image = 0; image < B; ++image) {
+    const double* of_image = squares.data() + image * C;
+    double average = 0;
+    for (std::int64_t c = 0; c < C; ++c) average += std::sqrt(of_image[c]) / static_cast<double>(C);
+    for (std::int64_t c = 0; c < C; ++c) {
+      const auto i = static_cast<std::size_t>(image * C + c);
+      gain[i] = static_cast<float>(1 + w[c] * std::sqrt(of_image[c]) / (average + eps));
+      offset[i] = b[c];
     }
-  });
+  }
+  affine_by_image(rows, y, gain, offset);
   return y;
 }
 

@@ -22,18 +22,20 @@ struct Windows {
 };
 
 Windows sliding_windows(std::string_view op, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
-                        const Pool2d& pool) {
-  if (kernel <= 0 || stride <= 0 || pad < 0 || 2 * pad > kernel)
-    throw Error(fmt::format("{}: kernel {}, stride {}, padding {}; expected positive ones and at most half a kernel of padding",
-                            op, kernel, stride, pad));
-  const std::int64_t room = size + 2 * pad - kernel;
-  if (room < 0) throw Error(fmt::format("{}: a kernel of {} on a padded axis of {}", op, kernel, size + 2 * pad));
+                        std::int64_t given_end, const Pool2d& pool) {
+  const std::int64_t pad_end = given_end < 0 ? pad : given_end;
+  if (kernel <= 0 || stride <= 0 || pad < 0 || 2 * std::max(pad, pad_end) > kernel)
+    throw Error(
+        fmt::format("{}: kernel {}, stride {}, padding {} and {}; expected positive ones and at most half a kernel of padding",
+                    op, kernel, stride, pad, pad_end));
+  const std::int64_t room = size + pad + pad_end - kernel;
+  if (room < 0) throw Error(fmt::format("{}: a kernel of {} on a padded axis of {}", op, kernel, size + pad + pad_end));
   std::int64_t outputs = (room + (pool.ceil_mode ? stride - 1 : 0)) / stride + 1;
   // The last window has to start inside the axis or its leading padding.
   if (pool.ceil_mode && (outputs - 1) * stride >= size + pad) --outputs;
   Windows windows;
   for (std::int64_t i = 0; i < outputs; ++i) {
-    const std::int64_t first = i * stride - pad, last = std::min(first + kernel, size + pad);
+    const std::int64_t first = i * stride - pad, last = std::min(first + kernel, size + pad_end);
     windows.begin.push_back(std::max<std::int64_t>(first, 0));
     windows.end.push_back(std::min(last, size));
     windows.count.push_back(pool.count_include_pad ? last - first : windows.end.back() - windows.begin.back());
@@ -85,16 +87,35 @@ Tensor pool_windows(const Tensor& x, const Windows& rows, const Windows& columns
 
 Tensor avg_pool2d(const Tensor& x, const Pool2d& pool) {
   check_map("avg_pool2d", x);
-  return pool_windows(x, sliding_windows("avg_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool),
-                      sliding_windows("avg_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool),
+  return pool_windows(x, sliding_windows("avg_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool.pad_end_h, pool),
+                      sliding_windows("avg_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool.pad_end_w, pool),
                       cpu::pool_kernels(cpu::isa()).average);
 }
 
 Tensor max_pool2d(const Tensor& x, const Pool2d& pool) {
   check_map("max_pool2d", x);
-  return pool_windows(x, sliding_windows("max_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool),
-                      sliding_windows("max_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool),
+  return pool_windows(x, sliding_windows("max_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool.pad_end_h, pool),
+                      sliding_windows("max_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool.pad_end_w, pool),
                       cpu::pool_kernels(cpu::isa()).maximum);
+}
+
+Tensor blur_pool2d(const Tensor& x, std::int64_t stride) {
+  check_map("blur_pool2d", x);
+  const std::int64_t B = x.size(0), H = x.size(1), W = x.size(2);
+  if (H < 2 || W < 2 || stride < 1)
+    throw Error(fmt::format(
+        "blur_pool2d: a map of {}x{} with stride {}; expected sides from 2 on, to mirror, and a stride from 1", H, W, stride));
+  Tensor wide = Tensor::empty({B, H + 2, W + 2, x.size(3)}, x.dtype(), x.device());
+  Tensor middle = wide.slice(1, 1, H + 1);
+  const auto fill = [](Tensor to, const Tensor& from) { copy_(to, from); };
+  fill(middle.slice(2, 1, W + 1), x);
+  fill(middle.slice(2, 0, 1), x.slice(2, 1, 2));
+  fill(middle.slice(2, W + 1, W + 2), x.slice(2, W - 2, W - 1));
+  fill(wide.slice(1, 0, 1), wide.slice(1, 2, 3));
+  fill(wide.slice(1, H + 1, H + 2), wide.slice(1, H - 1, H));
+  // (1, 2, 1) / 4 is the mean of two neighbors, twice.
+  const Tensor once = avg_pool2d(wide, {.kernel_h = 2, .kernel_w = 2, .stride_h = 1, .stride_w = 1});
+  return avg_pool2d(once, {.kernel_h = 2, .kernel_w = 2, .stride_h = stride, .stride_w = stride});
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t width) {

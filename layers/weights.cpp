@@ -129,8 +129,10 @@ void Weights::ignore(std::string_view name) const {
 
 std::int64_t Weights::parameters() const {
   std::lock_guard lock(state_->mutex);
-  return std::accumulate(state_->handed_out.begin(), state_->handed_out.end(), std::int64_t{0},
-                         [](std::int64_t sum, const auto& entry) { return sum + entry.second; });
+  const auto is_statistic = [](std::string_view name) { return name.ends_with("running_mean") || name.ends_with("running_var"); };
+  return std::accumulate(
+      state_->handed_out.begin(), state_->handed_out.end(), std::int64_t{0},
+      [&](std::int64_t sum, const auto& entry) { return is_statistic(entry.first) ? sum : sum + entry.second; });
 }
 
 std::vector<std::string> Weights::missing() const {

@@ -68,7 +68,7 @@ class VITRINE_API Weights {
   // Marks everything that starts with PATH.name as used, for what a model deliberately leaves out.
   void ignore(std::string_view name) const;
 
-  std::int64_t parameters() const;  // elements of all distinct parameters that were handed out
+  std::int64_t parameters() const;  // elements of all distinct ones that were handed out, without batch norms' statistics
   std::vector<std::string> missing() const;
   std::vector<std::string> unused() const;    // in the source, asked for by nobody
   std::vector<std::string> with_nan() const;  // parameters that hold NaN or infinity

@@ -24,7 +24,7 @@ using Dims = dnnl::memory::dims;
 struct ConvKey {
   std::int64_t batch, height, width, out_height, out_width;
   Activation activation;
-  bool residual, in_place;
+  bool residual, in_place, activate_sum;
   int threads;
 
   friend bool operator==(const ConvKey&, const ConvKey&) = default;
@@ -49,7 +49,8 @@ class DnnlConv final : public PackedConv {
     weight_desc_ = {dims, dnnl_type(dtype_), Tag::any};
     // The layout is that of a middling map; every other size is made to take it.
     const std::int64_t h = 56 + shape_.kernel_h * shape_.options.dilation_h, w = 56 + shape_.kernel_w * shape_.options.dilation_w;
-    const auto pd = descriptor({1, h, w, out_size(h, true), out_size(w, false), Activation::none, false, false, 1}, weight_desc_);
+    const auto pd =
+        descriptor({1, h, w, out_size(h, true), out_size(w, false), Activation::none, false, false, false, 1}, weight_desc_);
     weight_ = reordered(weight.raw(), {dims, dnnl_type(DType::f32), stored}, pd.weights_desc());
   }
 
@@ -60,8 +61,8 @@ class DnnlConv final : public PackedConv {
     const DnnlThreads threads(call.threads);
     const bool in_place = call.residual == call.y;
     const ConvKey key{
-        call.batch, call.height, call.width, call.out_height, call.out_width, call.activation, call.residual != nullptr,
-        in_place,   call.threads};
+        call.batch, call.height,       call.width,  call.out_height, call.out_width, call.activation, call.residual != nullptr,
+        in_place,   call.activate_sum, call.threads};
     const auto op = cache_.get(key, [&] { return make_primitive(key); });
     const DnnlBuffer scratchpad(op->scratchpad);
     std::unordered_map<int, dnnl::memory> arguments{{DNNL_ARG_SRC, dnnl_memory(op->x, call.x)},
@@ -70,7 +71,7 @@ class DnnlConv final : public PackedConv {
                                                     {DNNL_ARG_SCRATCHPAD, scratchpad.memory()}};
     if (bias_.defined() && !separate_) arguments.emplace(DNNL_ARG_BIAS, dnnl_memory(bias_desc(), bias_.raw()));
     if (call.residual && !in_place) {
-      const int index = call.activation == Activation::none ? 0 : 1;
+      const int index = call.activation == Activation::none || call.activate_sum ? 0 : 1;
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(index) | DNNL_ARG_SRC_1, dnnl_memory(op->y, call.residual));
     }
     op->primitive.execute(dnnl_stream(), arguments);
@@ -116,9 +117,10 @@ class DnnlConv final : public PackedConv {
     const Dims strides{o.stride_h, o.stride_w}, dilations{o.dilation_h - 1, o.dilation_w - 1}, pad_begin{o.pad_h, o.pad_w};
     const Dims pad_end{o.pad_end_h - o.output_pad_h, o.pad_end_w - o.output_pad_w};
     dnnl::post_ops ops;
-    if (!separate_) append_activation(ops, key.activation);
+    if (!separate_ && !key.activate_sum) append_activation(ops, key.activation);
     if (key.residual && key.in_place) ops.append_sum(1.0f);
     if (key.residual && !key.in_place) ops.append_binary(dnnl::algorithm::binary_add, y);
+    if (!separate_ && key.activate_sum) append_activation(ops, key.activation);
     dnnl::primitive_attr attributes;
     attributes.set_post_ops(ops);
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -179,7 +181,8 @@ class DepthwiseConv final : public PackedConv {
                        .dilation_w = o.dilation_w,
                        .first_row = 0,
                        .first_column = -o.pad_w,
-                       .activation = call.activation};
+                       .activation = call.activation,
+                       .activate_sum = call.activate_sum};
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t image = i / call.out_height, y = i % call.out_height;
         const auto offset = [&](const MapStrides& s, std::int64_t at) { return (image * s.image + at * s.row) * bytes; };

@@ -32,6 +32,7 @@ struct ConvCall {
   const void* residual = nullptr;  // as y, may be y itself; null: none
   MapStrides residual_strides;
   Activation activation = Activation::none;
+  bool activate_sum = false;  // the activation after the residual
   int threads = 1;
 };
 

@@ -44,13 +44,18 @@ Vf activated(Vf x, Activation activation) {
 
 template <typename T, int kTile>
 inline void finish(const DepthwiseRow& a, i64 output, i64 channel, int lanes, Vf (&sum)[kTile]) {
+  const bool before = a.residual && a.activate_sum, after = a.residual && !a.activate_sum;
+  if (before)
+    for (int t = 0; t < kTile; ++t)
+      if (output + t < a.outputs)
+        sum[t] = add(sum[t], load_lanes(at<T>(a.residual, (output + t) * a.residual_column) + channel, lanes));
   if (a.activation != Activation::none)
     for (int t = 0; t < kTile; ++t) sum[t] = activated(sum[t], a.activation);
 #pragma GCC unroll 8
   for (int t = 0; t < kTile; ++t) {
     if (output + t >= a.outputs) break;
     Vf y = sum[t];
-    if (a.residual) y = add(y, load_lanes(at<T>(a.residual, (output + t) * a.residual_column) + channel, lanes));
+    if (after) y = add(y, load_lanes(at<T>(a.residual, (output + t) * a.residual_column) + channel, lanes));
     store_lanes(at<T>(a.y, (output + t) * a.y_column) + channel, y, lanes);
   }
 }

@@ -9,7 +9,7 @@
 
 namespace vitrine::cpu {
 
-// One row of outputs: y = act(bias + sum of weight x) + residual.
+// One row of outputs: y = act(bias + sum of weight x) + residual, or act(bias + sum of weight x + residual).
 struct DepthwiseRow {
   const void* x;  // the image [height, width, channels]
   std::int64_t x_row, x_column, height, width, channels;
@@ -21,6 +21,7 @@ struct DepthwiseRow {
   std::int64_t kernel_h, kernel_w, stride_w, dilation_h, dilation_w;
   std::int64_t first_row, first_column;  // of x under the kernel's first tap, for the first output; may be negative
   Activation activation;
+  bool activate_sum;  // the activation after the residual
 };
 
 struct DepthwiseKernels {

@@ -1,4 +1,5 @@
-// The candidates for y = act(x W^T + b) + residual on the CPU. Each packs the weights its own way, once.
+// The candidates for y = act(x W^T + b) + residual, or act(x W^T + b + residual), on the CPU. Each packs the weights its own way,
+// once.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ struct LinearCall {
   const void* residual = nullptr;  // as y, of its strides, may be y itself; null: none
   std::int64_t y_stride = 0;
   Activation activation = Activation::none;
+  bool activate_sum = false;  // the activation after the residual
   int threads = 1;
 };
 

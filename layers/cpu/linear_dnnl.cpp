@@ -14,7 +14,7 @@ using Tag = dnnl::memory::format_tag;
 struct MatmulKey {
   std::int64_t rows, x_stride, y_stride;
   Activation activation;
-  bool residual, in_place;
+  bool residual, in_place, activate_sum;
   int threads;
 
   friend bool operator==(const MatmulKey&, const MatmulKey&) = default;
@@ -32,7 +32,7 @@ class DnnlLinear final : public PackedLinear {
     // The layout is that of some hundred rows; every other number of rows is made to take it.
     constexpr std::int64_t kNominalRows = 197;
     weight_desc_ = dnnl_desc({in_, out_}, dtype_, Tag::any);
-    const auto pd = descriptor({kNominalRows, in_, out_, Activation::none, false, false, 1});
+    const auto pd = descriptor({kNominalRows, in_, out_, Activation::none, false, false, false, 1});
     weight_ = reordered(weight.raw(), dnnl_desc({in_, out_}, DType::f32, Tag::ba), pd.weights_desc());
     weight_desc_ = weight_.desc();
   }
@@ -43,8 +43,8 @@ class DnnlLinear final : public PackedLinear {
   void run(const LinearCall& call) const override {
     const DnnlThreads threads(call.threads);
     const bool in_place = call.residual == call.y;
-    const MatmulKey key{call.rows, call.x_stride, call.y_stride, call.activation, call.residual != nullptr,
-                        in_place,  call.threads};
+    const MatmulKey key{call.rows, call.x_stride,     call.y_stride, call.activation, call.residual != nullptr,
+                        in_place,  call.activate_sum, call.threads};
     const auto matmul = cache_.get(key, [&] {
       const auto pd = descriptor(key);
       return Matmul{dnnl::matmul(pd), pd.src_desc(), pd.dst_desc(), pd.scratchpad_desc()};
@@ -56,7 +56,7 @@ class DnnlLinear final : public PackedLinear {
                                                     {DNNL_ARG_SCRATCHPAD, scratchpad.memory()}};
     if (bias_.defined()) arguments.emplace(DNNL_ARG_BIAS, dnnl_memory(bias_desc(), bias_.raw()));
     if (call.residual && !in_place) {
-      const int index = call.activation == Activation::none ? 0 : 1;
+      const int index = call.activation == Activation::none || call.activate_sum ? 0 : 1;
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(index) | DNNL_ARG_SRC_1, dnnl_memory(matmul->y, call.residual));
     }
     matmul->primitive.execute(dnnl_stream(), arguments);
@@ -70,9 +70,10 @@ class DnnlLinear final : public PackedLinear {
     const dnnl::memory::desc x({key.rows, in_}, dnnl_type(dtype_), dnnl::memory::dims{key.x_stride, 1});
     const dnnl::memory::desc y({key.rows, out_}, dnnl_type(dtype_), dnnl::memory::dims{key.y_stride, 1});
     dnnl::post_ops ops;
-    append_activation(ops, key.activation);
+    if (!key.activate_sum) append_activation(ops, key.activation);
     if (key.residual && key.in_place) ops.append_sum(1.0f);
     if (key.residual && !key.in_place) ops.append_binary(dnnl::algorithm::binary_add, y);
+    if (key.activate_sum) append_activation(ops, key.activation);
     dnnl::primitive_attr attributes;
     attributes.set_post_ops(ops);
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);

@@ -176,21 +176,26 @@ void block_of(int rows, const Slice& s) {
   }
 }
 
-// y = act(sums) + residual
+// y = act(sums) + residual, or act(sums + residual)
 template <typename Act, typename T>
-void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride) {
+void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum) {
   constexpr i64 kStride = kPanel * Vf::kLanes;
+  const bool before = residual && activate_sum, after = residual && !activate_sum;
   for (i64 r = 0; r < rows; ++r, sums += kStride, y += y_stride) {
     i64 c = 0;
     for (; c + Vf::kLanes <= columns; c += Vf::kLanes) {
-      Vf v = Act::apply(load(sums + c));
-      if (residual) v = add(v, load(residual + c));
+      Vf v = load(sums + c);
+      if (before) v = add(v, load(residual + c));
+      v = Act::apply(v);
+      if (after) v = add(v, load(residual + c));
       store(y + c, v);
     }
     if (c < columns) {
       const int n = static_cast<int>(columns - c);
-      Vf v = Act::apply(load_n(sums + c, n));
-      if (residual) v = add(v, load_n(residual + c, n));
+      Vf v = load_n(sums + c, n);
+      if (before) v = add(v, load_n(residual + c, n));
+      v = Act::apply(v);
+      if (after) v = add(v, load_n(residual + c, n));
       store_n(y + c, v, n);
     }
     if (residual) residual += y_stride;
@@ -198,7 +203,7 @@ void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i
 }
 
 template <typename T>
-using Finish = void (*)(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride);
+using Finish = void (*)(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum);
 
 template <typename T>
 Finish<T> finish_for(Activation activation) {
@@ -293,7 +298,7 @@ void run(const LinearTile& t) {
               block_of<Step, kPanel>(static_cast<int>(r_end - r), s);
               break;
           }
-          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.y_stride);
+          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.y_stride, t.activate_sum);
         }
       }
     }

@@ -19,6 +19,7 @@ struct LinearTile {
   std::int64_t y_stride, in, out;
   std::int64_t row_begin, row_end, panel_begin, panel_end;
   Activation activation;
+  bool activate_sum;  // the activation after the residual
 };
 
 struct LinearKernels {

@@ -65,7 +65,8 @@ class TiledLinear final : public PackedLinear {
                             .row_end = call.rows * (i + 1) / split.by_rows,
                             .panel_begin = panels_ * j / split.by_panels,
                             .panel_end = panels_ * (j + 1) / split.by_panels,
-                            .activation = call.activation};
+                            .activation = call.activation,
+                            .activate_sum = call.activate_sum};
       dtype_ == DType::bf16 ? kernels_.run_bf16(tile) : kernels_.run_f32(tile);
     };
     const int pieces = static_cast<int>(split.by_rows * split.by_panels);

@@ -74,6 +74,24 @@ void rms_norm(const RowsArgs& args, const float* gain, const float*, float eps) 
 }
 
 template <typename T>
+void simple_norm(const RowsArgs& args, const float* gain, const float*, float eps) {
+  for (i64 r = 0; r < args.rows; ++r) {
+    const T* from = at<T>(args.x, r * args.x_row);
+    T* to = at<T>(args.y, r * args.y_row);
+    const Vf mean = set1(sum_row(from, args.columns, [](Vf v) { return v; }) / static_cast<float>(args.columns));
+    const float squares = sum_row(from, args.columns, [mean](Vf v) {
+      const Vf d = sub(v, mean);
+      return mul(d, d);
+    });
+    const Vf factor = set1(1.0f / __builtin_sqrtf(squares / static_cast<float>(args.columns - 1) + eps));
+    for_vectors(args.columns, [&](i64 c, int n) {
+      const Vf v = mul(load_lanes(from + c, n), factor);
+      store_lanes(to + c, gain ? mul(v, load_lanes(gain + c, n)) : v, n);
+    });
+  }
+}
+
+template <typename T>
 void l2_normalize(const RowsArgs& args, float eps) {
   for (i64 r = 0; r < args.rows; ++r) {
     const T* from = at<T>(args.x, r * args.x_row);
@@ -141,6 +159,7 @@ const NormKernels& norm_kernels() {
   static constexpr NormKernels kTable = {kTargetName,
                                          {layer_norm<float>, layer_norm<F16>, layer_norm<Bf16>},
                                          {rms_norm<float>, rms_norm<F16>, rms_norm<Bf16>},
+                                         {simple_norm<float>, simple_norm<F16>, simple_norm<Bf16>},
                                          {l2_normalize<float>, l2_normalize<F16>, l2_normalize<Bf16>},
                                          {softmax<float>, softmax<F16>, softmax<Bf16>},
                                          {column_sums<float>, column_sums<F16>, column_sums<Bf16>},

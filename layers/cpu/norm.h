@@ -20,7 +20,8 @@ struct NormKernels {
   // y = (x - mean) / sqrt(var + eps) gain + offset; gain and offset [columns] or null.
   using LayerNorm = void (*)(const RowsArgs& rows, const float* gain, const float* offset, float eps);
   LayerNorm layer_norm[kFloatTypes];
-  LayerNorm rms_norm[kFloatTypes];  // x / sqrt(mean(x^2) + eps) gain; no offset
+  LayerNorm rms_norm[kFloatTypes];     // x / sqrt(mean(x^2) + eps) gain; no offset
+  LayerNorm simple_norm[kFloatTypes];  // x / sqrt(var + eps) gain, var of columns - 1 degrees of freedom; no offset
   using Rows = void (*)(const RowsArgs& rows, float eps);
   Rows l2_normalize[kFloatTypes];  // x / max(|x|, eps)
   // workspace [columns] f32: the exponentials, before they are rounded to y's type

@@ -113,6 +113,7 @@ void check(const Problem& p, bool transposed, DType dtype, Random& random) {
   }
   // act(y) + residual, in the residual's memory and beside it
   const Conv2d conv(w, p.in, p.out, p.kernel_h, p.kernel_w, o);
+  const std::vector<double> plain = expected;
   for (std::size_t i = 0; i < expected.size(); ++i)
     expected[i] = expected[i] / (1 + std::exp(-expected[i])) + residual.data<float>()[i];
   Tensor mine = residual.to(dtype).clone();
@@ -122,6 +123,13 @@ void check(const Problem& p, bool transposed, DType dtype, Random& random) {
   const Tensor in_place = conv(x.to(dtype), {.activation = Activation::silu, .residual = std::move(mine)});
   if (dtype != DType::f16) CHECK(in_place.raw() == memory);
   CHECK(worst(in_place, expected, dtype) <= 1);
+  // relu(y + residual), likewise
+  std::vector<double> sums = plain;
+  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] = std::max(sums[i] + residual.data<float>()[i], 0.0);
+  const Epilogue relu{.activation = Activation::relu, .residual = kept, .activate_sum = true};
+  CHECK(worst(conv(x.to(dtype), relu), sums, dtype) <= 1);
+  CHECK(worst(conv(x.to(dtype), {.activation = Activation::relu, .residual = kept.clone(), .activate_sum = true}), sums, dtype) <=
+        1);
 }
 
 TEST_CASE("conv2d and conv_transpose2d equal the plain loops") {
@@ -239,7 +247,8 @@ TEST_CASE("depth-wise conv2d of every target is that of the scalar one") {
                                               .dilation_w = 1,
                                               .first_row = -1,
                                               .first_column = -(kernel / 2),
-                                              .activation = Activation::gelu});
+                                              .activation = Activation::gelu,
+                                              .activate_sum = outputs % 2 == 0});
           if (!expected.defined()) expected = y;
           CHECK(worst(y, std::vector<double>(expected.data<float>(), expected.data<float>() + expected.numel()), DType::f32) <=
                 1);

@@ -70,12 +70,13 @@ std::vector<double> product(const Tensor& x, const Tensor& weight) {
   return y;
 }
 
-// act(y + b) + residual; bias and residual may be undefined.
+// act(y + b) + residual, or act(y + b + residual); bias and residual may be undefined.
 std::vector<double> finished(std::vector<double> y, std::int64_t out, const Tensor& bias, Activation activation,
-                             const Tensor& residual) {
+                             const Tensor& residual, bool activate_sum = false) {
   for (std::size_t i = 0; i < y.size(); ++i) {
     const double sum = y[i] + (bias.defined() ? bias.data<float>()[i % static_cast<std::size_t>(out)] : 0.0);
-    y[i] = exact(sum, activation) + (residual.defined() ? residual.data<float>()[i] : 0.0);
+    const double added = residual.defined() ? residual.data<float>()[i] : 0.0;
+    y[i] = activate_sum ? exact(sum + added, activation) : exact(sum, activation) + added;
   }
   return y;
 }
@@ -122,7 +123,7 @@ struct Problem {
 
 // Runs one packed candidate on a problem, with rows of x and of y `gap` elements apart from each other.
 void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bool with_residual, bool in_place,
-           Activation activation, std::int64_t gap, int threads) {
+           Activation activation, bool activate_sum, std::int64_t gap, int threads) {
   const DType computed = packed.dtype();
   const std::int64_t rows = p.x.size(0), in = p.x.size(1), out = p.weight.size(0);
   Tensor wide = Tensor::full({rows, in + gap}, std::nanf(""), computed);
@@ -144,11 +145,14 @@ void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bo
                                          : residual.raw(),
               .y_stride = out + gap,
               .activation = activation,
+              .activate_sum = activate_sum,
               .threads = threads});
-  const auto expected = finished(p.sums, out, with_bias ? p.bias : Tensor(), activation, with_residual ? p.residual : Tensor());
+  const auto expected =
+      finished(p.sums, out, with_bias ? p.bias : Tensor(), activation, with_residual ? p.residual : Tensor(), activate_sum);
   INFO(packed.name() << ' ' << name_of(p.dtype) << " rows " << rows << " in " << in << " out " << out << " bias " << with_bias
                      << " residual " << with_residual << " in place " << in_place << " activation "
-                     << static_cast<int>(activation) << " gap " << gap << " threads " << threads);
+                     << static_cast<int>(activation) << " of the sum " << activate_sum << " gap " << gap << " threads "
+                     << threads);
   CHECK(worst(y.contiguous(), expected, p.dtype, in) <= 1);
   const Tensor between = wide_y.slice(1, out, out + gap).contiguous().to(DType::f32);
   CHECK(std::all_of(between.data<float>(), between.data<float>() + between.numel(), [](float v) { return v == 3; }));
@@ -158,7 +162,7 @@ void check_all(const cpu::PackedLinear& with_bias, const cpu::PackedLinear& with
   for (const Activation activation : kActivations) {
     const bool bias = random.integer(0, 1) == 1, residual = random.integer(0, 1) == 1,
                in_place = residual && random.integer(0, 1) == 1;
-    check(bias ? with_bias : without, p, bias, residual, in_place, activation, random.integer(0, 3),
+    check(bias ? with_bias : without, p, bias, residual, in_place, activation, random.integer(0, 1) == 1, random.integer(0, 3),
           static_cast<int>(random.integer(1, 3)));
   }
 }

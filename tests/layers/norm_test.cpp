@@ -164,3 +164,44 @@ TEST_CASE("norms: one thread is as many") {
     check_threads([&] { return group_norm(x, 10, w, w, 1e-6); });
   }
 }
+
+TEST_CASE("simple norm and global response norm") {
+  for (const DType dtype : kFloats) {
+    const std::int64_t B = 2, P = 30, C = 37;
+    const Tensor x = affine(random({B, 5, 6, C}, dtype), 1.0f, 2.0f), w = random({C}, DType::f32, 2),
+                 b = random({C}, DType::f32, 3);
+    const std::vector<float> v = values(x);
+    std::vector<double> simple(v.size()), response(v.size());
+    for (std::int64_t r = 0; r < B * P; ++r) {
+      double mean = 0, squares = 0;
+      for (std::int64_t c = 0; c < C; ++c) mean += v[static_cast<std::size_t>(r * C + c)] / static_cast<double>(C);
+      for (std::int64_t c = 0; c < C; ++c) squares += std::pow(v[static_cast<std::size_t>(r * C + c)] - mean, 2.0);
+      for (std::int64_t c = 0; c < C; ++c) {
+        const auto i = static_cast<std::size_t>(r * C + c);
+        simple[i] = v[i] / std::sqrt(squares / static_cast<double>(C - 1) + 1e-6) * w.data<float>()[c];
+      }
+    }
+    for (std::int64_t image = 0; image < B; ++image) {
+      std::vector<double> norms(static_cast<std::size_t>(C));
+      double average = 0;
+      for (std::int64_t c = 0; c < C; ++c) {
+        for (std::int64_t p = 0; p < P; ++p)
+          norms[static_cast<std::size_t>(c)] += std::pow(v[static_cast<std::size_t>((image * P + p) * C + c)], 2.0);
+        norms[static_cast<std::size_t>(c)] = std::sqrt(norms[static_cast<std::size_t>(c)]);
+        average += norms[static_cast<std::size_t>(c)] / static_cast<double>(C);
+      }
+      for (std::int64_t p = 0; p < P; ++p)
+        for (std::int64_t c = 0; c < C; ++c) {
+          const auto i = static_cast<std::size_t>((image * P + p) * C + c);
+          response[i] =
+              v[i] + b.data<float>()[c] + w.data<float>()[c] * v[i] * norms[static_cast<std::size_t>(c)] / (average + 1e-6);
+        }
+    }
+    const double bound = 3e-6 + rounding(dtype);
+    check_close(simple_norm(strided(x), w, 1e-6), simple, bound);
+    check_close(global_response_norm(strided(x), w, b), response, bound);
+    check_threads([&] { return simple_norm(x, w, 1e-6); });
+    check_threads([&] { return global_response_norm(x, w, b); });
+  }
+  CHECK_THROWS_AS(global_response_norm(Tensor::zeros({2, 3, 4}), Tensor(), Tensor::zeros({4})), Error);
+}

@@ -1,0 +1,29 @@
+#include <vitrine/layers/conv_norm.h>
+
+#include <utility>
+
+#include <vitrine/layers/ops.h>
+
+namespace vitrine {
+
+ConvNorm::ConvNorm(const Weights& conv_weights, const Weights& norm, std::int64_t in, std::int64_t out, std::int64_t kernel,
+                   const Conv2dOptions& options, const NormAfterConv& kind)
+    : kind(kind) {
+  Conv2dOptions folded = options;
+  if (kind.groups == 0) folded.bn_eps = kind.eps;
+  conv = Conv2d(conv_weights, in, out, kernel, kernel, folded, &norm);
+  if (kind.groups == 0) return;
+  weight = norm.get("weight", {out});
+  bias = norm.get("bias", {out});
+}
+
+Tensor ConvNorm::operator()(const Tensor& x, Epilogue epilogue) const {
+  if (kind.groups == 0) return conv(x, std::move(epilogue));
+  Tensor y = group_norm(conv(x), kind.groups, weight, bias, kind.eps);
+  if (!epilogue.activate_sum && epilogue.activation != Activation::none) activate_(y, epilogue.activation);
+  if (epilogue.residual.defined()) add_(y, epilogue.residual);
+  if (epilogue.activate_sum && epilogue.activation != Activation::none) activate_(y, epilogue.activation);
+  return y;
+}
+
+}  // namespace vitrine
