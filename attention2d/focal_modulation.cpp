@@ -132,6 +132,7 @@ FocalModulation::FocalModulation(const Weights& w, const FocalModulationConfig& 
                               Conv2dOptions{.pad_h = kernel / 2, .pad_w = kernel / 2, .groups = c.dim, .bias = false});
   }
   h = Linear(w / "h", c.dim, c.dim, {.bias = c.bias, .scale = {}});
+  if (c.norm_eps > 0) norm = LayerNorm(w / "norm", c.dim, c.norm_eps);
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }
 
@@ -148,6 +149,7 @@ Tensor FocalModulation::operator()(const Tensor& x, Tensor residual) const {
   const float scale = config.normalize_modulator ? 1.0f / static_cast<float>(config.focal_level + 1) : 1.0f;
   Tensor modulator = h(gather_focal_levels(levels, gates(x), whole, scale));
   multiply_(modulator, query(x));
+  if (norm.defined()) modulator = norm(modulator);
   return proj(modulator, {.activation = Activation::none, .residual = std::move(residual)});  // [B, H, W, C]
 }
 

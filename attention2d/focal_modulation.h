@@ -4,7 +4,7 @@
 //   out = proj(q * h(sum over l of g_l c_{l+1} + g_last gelu(mean of the last c)))
 //
 // Each level sees a wider surrounding than the one before, the last one all of the map; gates choose per token.
-// Source: arXiv:2203.11926; microsoft/FocalNet; timm's focalnet.py. No post norm inside.
+// Source: arXiv:2203.11926; microsoft/FocalNet; timm's focalnet.py.
 // Cost: 4 C^2 + C (levels + 1) + C sum(kernel^2) multiply-adds a token, linear in the tokens; levels + 3 maps of memory.
 #pragma once
 
@@ -15,6 +15,7 @@
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/modules.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -24,6 +25,7 @@ struct FocalModulationConfig {
   std::int64_t dim = 0, focal_level = 2, focal_window = 3, focal_factor = 2;
   bool normalize_modulator = false;  // the sum is divided by focal_level + 1
   bool bias = true;                  // of f and h
+  double norm_eps = 0;               // > 0: a layer norm with this eps before the output layer (w.norm)
 };
 
 // scale (sum over l of levels[l] gates[..., l] + whole gates[..., last]): levels [B, H, W, C] each, gates [B, H, W, levels + 1],
@@ -39,6 +41,7 @@ struct VITRINE_API FocalModulation {
 
   FocalModulationConfig config;
   Linear query, context, gates, h, proj;
+  LayerNorm norm;
   std::vector<Conv2d> focal_layers;
 };
 

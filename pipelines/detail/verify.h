@@ -39,6 +39,8 @@ void judge(const Tensor& output, const Tensor& stored, const Judgement& judgemen
 // The bound in a 16-bit type, where rounding differs by machine and only the relative L2 distance says something.
 struct LooseBounds {
   static constexpr double kAttention = 0.01, kLogits = 0.02, kFeatures = 0.05;
+  // Families whose sums grow with the map: PyTorch itself is at 0.029 of the logits and 0.081 of the last map (FocalNet).
+  static constexpr double kWideLogits = 0.045, kWideFeatures = 0.1;
 };
 
 std::string path_in(const CaseContext& context, const Json& file);
