@@ -1,12 +1,36 @@
 #include <vitrine/backbones/hierarchical.h>
 
+#include <array>
+
 #include <fmt/format.h>
 
 #include <vitrine/backbones/family.h>
+#include <vitrine/backbones/tokens.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine::detail {
+
+GlobalPool parse_global_pool(std::string_view model, std::string_view value) {
+  return static_cast<GlobalPool>(parse_choice(model, "global_pool", value, {"avg", "max", "avgmax", "catavgmax"}));
+}
+
+Tensor global_pool(const Tensor& x, GlobalPool pool) {
+  if (pool == GlobalPool::avg) return mean(x, 1, 2);
+  const Tensor highest =
+      max_pool2d(x, {.kernel_h = x.size(1), .kernel_w = x.size(2), .stride_h = 1, .stride_w = 1}).view({x.size(0), x.size(3)});
+  if (pool == GlobalPool::max) return highest;
+  const Tensor average = mean(x, 1, 2);
+  return pool == GlobalPool::avgmax ? affine(add(average, highest), 0.5f, 0) : concat(std::array{average, highest}, 1);
+}
+
+Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model) {
+  const std::int64_t H = x.size(1) / size * size, W = x.size(2) / size * size;
+  if (H == 0 || W == 0)
+    throw Error(
+        fmt::format("{}: a map of {}x{} is smaller than its patch of {}; give larger images", model, x.size(1), x.size(2), size));
+  return x.slice(1, 0, H).slice(2, 0, W);
+}
 
 Tensor HierarchicalBackbone::checked(const Tensor& images) const {
   if (images.rank() != 4 || images.size(3) != in_chans_ || images.numel() == 0)

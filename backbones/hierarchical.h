@@ -14,6 +14,15 @@
 
 namespace vitrine::detail {
 
+// timm's global_pool: how the last map becomes a vector. `catavgmax` is the mean and the maximum one after the other.
+enum class GlobalPool : std::uint8_t { avg, max, avgmax, catavgmax };
+GlobalPool parse_global_pool(std::string_view model, std::string_view value);  // throws Error
+VITRINE_API Tensor global_pool(const Tensor& x, GlobalPool pool);              // [B, H, W, C] -> [B, C], catavgmax [B, 2 C]
+
+// A convolution in steps of its kernel leaves out what is beyond the last whole step: x [B, H, W, C] without it. Throws Error
+// where nothing is left.
+Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model);
+
 // A family derives from it, fills in strides_, head_ and the fields of Backbone, and writes run_stages; what differs from
 // mean, linear layer in its head it overrides.
 class VITRINE_API HierarchicalBackbone : public Backbone {

@@ -4,9 +4,13 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/beit.h>
+#include <vitrine/backbones/convnext.h>
 #include <vitrine/backbones/eva.h>
 #include <vitrine/backbones/family.h>
+#include <vitrine/backbones/focalnet.h>
+#include <vitrine/backbones/mlp_mixer.h>
 #include <vitrine/backbones/nat.h>
+#include <vitrine/backbones/resnet.h>
 #include <vitrine/backbones/vit.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
@@ -15,8 +19,9 @@ namespace vitrine {
 namespace detail {
 
 std::span<const Family* const> families() {
-  static constexpr const Family* kFamilies[] = {&kVitFamily, &kDeitFamily,   &kEvaFamily,         &kBeitFamily,
-                                                &kNatFamily, &kDinatSFamily, &kNatIsotropicFamily};
+  static constexpr const Family* kFamilies[] = {&kVitFamily,      &kDeitFamily,     &kEvaFamily,          &kBeitFamily,
+                                                &kNatFamily,      &kDinatSFamily,   &kNatIsotropicFamily, &kResNetFamily,
+                                                &kConvNeXtFamily, &kMlpMixerFamily, &kFocalNetFamily};
   return kFamilies;
 }
 

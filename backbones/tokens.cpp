@@ -35,17 +35,29 @@ Tensor sum(Tensor x, const Tensor& y) {
 // --- norm --------------------------------------------------------------------------------------------------------
 
 NormConfig parse_norm(std::string_view model, std::string_view argument, std::string_view name, double eps) {
-  const std::size_t choice = parse_choice(model, argument, name, {"layernorm", "LayerNorm", "rmsnorm", "RmsNorm"});
+  const std::size_t choice = parse_choice(model, argument, name,
+                                          {"layernorm", "LayerNorm", "layernorm2d", "LayerNorm2d", "rmsnorm", "RmsNorm",
+                                           "rmsnorm2d", "RmsNorm2d", "simplenorm", "SimpleNorm", "simplenorm2d", "SimpleNorm2d"});
   require(eps >= 0 && eps < 1, model, "norm_eps is out of range");
-  return {choice >= 2, eps};
+  return {static_cast<NormKind>(choice / 4), eps};
 }
 
 Norm::Norm(const Weights& w, std::int64_t dim, const NormConfig& norm_config)
-    : weight(w.get("weight", {dim})), bias(norm_config.rms ? Tensor() : w.get("bias", {dim})), config(norm_config) {}
+    : weight(w.get("weight", {dim})),
+      bias(norm_config.kind != NormKind::layer ? Tensor() : w.get("bias", {dim})),
+      config(norm_config) {}
 
 Tensor Norm::operator()(const Tensor& x) const {
   if (!defined()) return x;
-  return config.rms ? rms_norm(x, weight, config.eps) : layer_norm(x, weight, bias, config.eps);
+  switch (config.kind) {
+    case NormKind::layer:
+      return layer_norm(x, weight, bias, config.eps);
+    case NormKind::rms:
+      return rms_norm(x, weight, config.eps);
+    case NormKind::simple:
+      break;
+  }
+  return simple_norm(x, weight, config.eps);
 }
 
 // --- feed-forward ------------------------------------------------------------------------------------------------

@@ -32,13 +32,15 @@ Tensor sum(Tensor x, const Tensor& y);
 
 // --- norm --------------------------------------------------------------------------------------------------------
 
-// timm's norm_layer: LayerNorm, or RmsNorm, which has a weight only.
+// timm's norm_layer: LayerNorm, or RmsNorm and SimpleNorm, which have a weight only.
+enum class NormKind : std::uint8_t { layer, rms, simple };
 struct NormConfig {
-  bool rms = false;
+  NormKind kind = NormKind::layer;
   double eps = 1e-6;
 };
 
-// Reads norm_layer ("layernorm", "rmsnorm", also as the classes' names) and, in `eps`, what goes with it.
+// Reads norm_layer ("layernorm", "rmsnorm", "simplenorm", also as the classes' names and with "2d") and, in `eps`, what goes with
+// it.
 NormConfig parse_norm(std::string_view model, std::string_view argument, std::string_view name, double eps);
 
 struct Norm {
