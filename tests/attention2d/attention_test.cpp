@@ -1,6 +1,8 @@
 #include <vitrine/attention2d/attention.h>
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <attention2d/compare.h>
@@ -126,6 +128,28 @@ TEST_CASE("a query that sees no key gives zeros") {
   }
   const Tensor none = attention(q, k.slice(1, 0, 0), v.slice(1, 0, 0));
   CHECK(difference(none, Tensor::zeros({1, 4, 2, 16}), 0) == "");
+}
+
+TEST_CASE("causal attention never looks ahead") {
+  Random random(7);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const auto& [queries, keys] : {std::pair(40, 40), std::pair(30, 50), std::pair(50, 30), std::pair(560, 560)}) {
+      const Tensor q = random.tensor({1, queries, 2, 24}).to(dtype);
+      const Tensor k = random.tensor({1, keys, 1, 24}), v = random.tensor({1, keys, 1, 24});
+      const std::int64_t seen = random.integer(1, std::min(queries, keys) - 1);  // by the queries that are compared
+      Tensor other_k = k.clone(), other_v = v.clone();
+      for (std::int64_t i = seen * 24; i < keys * 24; ++i) other_k.data<float>()[i] = other_v.data<float>()[i] = 3;
+      std::vector<std::string> all = flash();
+      all.push_back("reference");
+      for (const std::string& impl : all) {
+        INFO(fmt::format("{} {} of {} queries, {} keys, {}", impl, seen, queries, keys, name_of(dtype)));
+        const Tensor out = run(q, k.to(dtype), v.to(dtype), {.is_causal = true}, impl);
+        const Tensor other = run(q, other_k.to(dtype), other_v.to(dtype), {.is_causal = true}, impl);
+        CHECK(test::same_bits(other.slice(1, 0, seen), out.slice(1, 0, seen)));
+        CHECK(!test::same_bits(other.slice(1, seen, seen + 1), out.slice(1, seen, seen + 1)));
+      }
+    }
+  }
 }
 
 TEST_CASE("attention does not depend on the order of a batch nor on the number of threads") {
