@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/token_merge.h>
 #include <vitrine/layers/ops.h>
 
@@ -55,13 +57,13 @@ std::int64_t side_of(std::int64_t agent_num) {
 }
 
 void validate(const Weights& w, const AgentAttentionConfig& c) {
-  constexpr std::int64_t kMost = 1 << 20;  // of a side or a number of agents: their products stay far from overflow
-  const auto fail = [&](const std::string& what) { throw Error(fmt::format("agent_attention {}: {}", w.path(), what)); };
-  if (c.num_heads < 1 || c.dim < 1 || c.dim % c.num_heads != 0)
-    fail(fmt::format("dim {} is not a multiple of {} heads", c.dim, c.num_heads));
-  if (c.agent_num < 1 || c.agent_num > kMost || side_of(c.agent_num) * side_of(c.agent_num) != c.agent_num)
-    fail(fmt::format("agent_num {} is not a square", c.agent_num));
-  if (c.height < 1 || c.width < 1 || c.height > kMost || c.width > kMost) fail(fmt::format("a map of {}x{}", c.height, c.width));
+  const std::string where = fmt::format("agent_attention {}", w.path());
+  const auto fail = [&](const std::string& what) { throw Error(fmt::format("{}: {}", where, what)); };
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  detail::check_size(where, "agent_num", c.agent_num);
+  if (side_of(c.agent_num) * side_of(c.agent_num) != c.agent_num) fail(fmt::format("agent_num {} is not a square", c.agent_num));
+  detail::check_size(where, "height", c.height);
+  detail::check_size(where, "width", c.width);
   if (c.sr_ratio < 1 || c.sr_ratio > c.height || c.sr_ratio > c.width)
     fail(fmt::format("sr_ratio {} on a map of {}x{}", c.sr_ratio, c.height, c.width));
 }
@@ -183,9 +185,10 @@ Tensor AgentAttentionPvt::operator()(const Tensor& x, Tensor residual) const {
 }
 
 AgentAttentionSd::AgentAttentionSd(const Weights& w, const AgentAttentionSdConfig& c) : config(c) {
-  if (c.num_heads < 1 || c.head_dim < 1 || c.dim < 1)
-    throw Error(fmt::format("agent_attention_sd {}: dim {}, {} heads of {}; expected positive ones", w.path(), c.dim, c.num_heads,
-                            c.head_dim));
+  const std::string where = fmt::format("agent_attention_sd {}", w.path());
+  for (const auto& [size, name] :
+       {std::pair(c.dim, "dim"), std::pair(c.num_heads, "num_heads"), std::pair(c.head_dim, "head_dim")})
+    detail::check_size(where, name, size);
   const std::int64_t inner = c.num_heads * c.head_dim;
   const Tensor weights[] = {(w / "to_q").get("weight", {inner, c.dim}), (w / "to_k").get("weight", {inner, c.dim}),
                             (w / "to_v").get("weight", {inner, c.dim})};

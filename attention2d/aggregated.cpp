@@ -12,6 +12,7 @@
 
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
@@ -218,8 +219,7 @@ Tensor aggregated_attention(const Tensor& q, const Tensor& k, const Tensor& v, c
 
 AggregatedAttention::AggregatedAttention(const Weights& w, const AggregatedAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  if (c.num_heads < 1 || c.dim < 1 || c.dim % c.num_heads != 0)
-    throw Error(fmt::format("aggregated_attention {}: dim {} is not a multiple of {} heads", w.path(), c.dim, c.num_heads));
+  detail::check_num_heads(fmt::format("aggregated_attention {}", w.path()), c.dim, c.num_heads);
   constexpr std::int64_t kMost = 1 << 10;
   if (c.window_size < 1 || c.window_size > kMost || c.sr_ratio < 1 || c.sr_ratio > kMost)
     throw Error(fmt::format("aggregated_attention {}: window_size {}, sr_ratio {}; expected 1 to {}", w.path(), c.window_size,

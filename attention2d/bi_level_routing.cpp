@@ -11,6 +11,7 @@
 
 #include <vitrine/attention2d/cpu/routing.h>
 #include <vitrine/attention2d/grouped.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
@@ -138,17 +139,17 @@ Tensor routed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
 BiLevelRoutingAttention::BiLevelRoutingAttention(const Weights& w, const BiLevelRoutingConfig& c,
                                                  const LinearOptions& proj_options)
     : config(c) {
-  const auto fail = [&](const std::string& what) { throw Error(fmt::format("bi_level_routing {}: {}", w.path(), what)); };
-  constexpr std::int64_t kMost = 1 << 20;  // of a dimension: sums and squares of them stay far from overflow
+  const std::string where = fmt::format("bi_level_routing {}", w.path());
   if (config.qk_dim == 0) config.qk_dim = c.dim;
   const std::int64_t qk = config.qk_dim;
-  if (c.num_heads < 1 || c.dim < 1 || c.dim > kMost || c.dim % c.num_heads != 0)
-    fail(fmt::format("dim {} is not a multiple of {} heads", c.dim, c.num_heads));
-  if (qk < 1 || qk > kMost || qk % c.num_heads != 0)
-    fail(fmt::format("qk_dim {} is not a multiple of {} heads", qk, c.num_heads));
-  if (c.n_win < 1 || c.topk < 1) fail(fmt::format("n_win {}, topk {}; expected positive ones", c.n_win, c.topk));
-  if (c.side_dwconv < 0 || c.side_dwconv > kMost || (c.side_dwconv > 0 && c.side_dwconv % 2 == 0))
-    fail(fmt::format("side_dwconv {}, expected an odd number or 0", c.side_dwconv));
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  detail::check_size(where, "qk_dim", qk);
+  if (qk % c.num_heads != 0) throw Error(fmt::format("{}: qk_dim {} is not a multiple of {} heads", where, qk, c.num_heads));
+  detail::check_size(where, "n_win", c.n_win);
+  if (c.topk < 1) throw Error(fmt::format("{}: topk is {}, expected 1 to the number of regions", where, c.topk));
+  constexpr std::int64_t kMostSide = 1 << 10;
+  if (c.side_dwconv < 0 || c.side_dwconv > kMostSide || (c.side_dwconv > 0 && c.side_dwconv % 2 == 0))
+    throw Error(fmt::format("{}: side_dwconv {}, expected an odd number below {} or 0", where, c.side_dwconv, kMostSide));
   const bool partial = c.uneven == BiLevelRoutingConfig::Uneven::partial;
   const Weights qkv_weights = partial ? w / "qkv_linear" : w / "qkv" / "qkv";
   const std::int64_t outputs = 2 * qk + c.dim;
@@ -171,6 +172,9 @@ Tensor BiLevelRoutingAttention::operator()(const Tensor& x, Tensor residual) con
   const std::int64_t rows = pads ? ceil_div(H, n) * n : H, columns = pads ? ceil_div(W, n) * n : W;
   if ((!divides && config.uneven == Uneven::refuse) || rows < n || columns < n)
     throw Error(fmt::format("bi_level_routing: a map of {}x{} cannot be cut into {}x{} regions", H, W, n, n));
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  if (rows > kMost / columns)
+    throw Error(fmt::format("bi_level_routing: {}x{} regions of a map of {}x{} have more than {} tokens", n, n, H, W, kMost));
   const RegionSize region{rows / n, columns / n};
   if (const std::int64_t count = ceil_div(rows, region.height) * ceil_div(columns, region.width); config.topk > count)
     throw Error(fmt::format("bi_level_routing: topk is {}, a map of {}x{} has {} regions", config.topk, H, W, count));

@@ -1,14 +1,12 @@
 #include <vitrine/attention2d/efficient_attention.h>
 
-#include <fmt/format.h>
-
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/linear_attention.h>
 
 namespace vitrine {
 
 EfficientAttention::EfficientAttention(const Weights& w, const EfficientAttentionConfig& c) : config(c) {
-  if (c.dim < 1) throw Error(fmt::format("{}: dim {}, expected a positive one", w.path(), c.dim));
+  detail::check_size(w.path(), "dim", c.dim);
   detail::check_num_heads(w.path(), c.key_dim, c.num_heads);
   detail::check_num_heads(w.path(), c.value_dim, c.num_heads);
   queries = Linear(w / "queries", c.dim, c.key_dim);

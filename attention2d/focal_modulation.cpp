@@ -7,6 +7,7 @@
 
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
@@ -110,13 +111,14 @@ Tensor gather_focal_levels(const std::vector<Tensor>& levels, const Tensor& gate
 
 FocalModulation::FocalModulation(const Weights& w, const FocalModulationConfig& c, const LinearOptions& proj_options)
     : config(c) {
+  detail::check_size(fmt::format("focal_modulation {}", w.path()), "dim", c.dim);
   constexpr std::int64_t kMost = 1 << 10;  // far above any model, and safe to multiply
-  if (c.dim < 1 || c.focal_level < 0 || c.focal_level > kMost || c.focal_window < 1 || c.focal_window > kMost ||
-      c.focal_factor < 0 || c.focal_factor > kMost)
+  if (c.focal_level < 0 || c.focal_level > kMost || c.focal_window < 1 || c.focal_window > kMost || c.focal_factor < 0 ||
+      c.focal_factor > kMost)
     throw Error(
-        fmt::format("focal_modulation {}: dim {}, focal_level {}, focal_window {}, focal_factor {}; expected dim and "
-                    "focal_window from 1, the others from 0, to {}",
-                    w.path(), c.dim, c.focal_level, c.focal_window, c.focal_factor, kMost));
+        fmt::format("focal_modulation {}: focal_level {}, focal_window {}, focal_factor {}; expected focal_window from 1, the "
+                    "others from 0, to {}",
+                    w.path(), c.focal_level, c.focal_window, c.focal_factor, kMost));
   for (std::int64_t l = 0; l < c.focal_level; ++l)
     if ((c.focal_window + c.focal_factor * l) % 2 == 0)
       throw Error(fmt::format("focal_modulation {}: level {} has a kernel of {}, expected an odd size", w.path(), l,

@@ -40,12 +40,12 @@ FocusedLinearAttention::FocusedLinearAttention(const Weights& w, const FocusedLi
                                                const LinearOptions& proj_options)
     : config(c) {
   detail::check_num_heads(w.path(), c.dim, c.num_heads);
-  if (c.window_size[0] < 1 || c.window_size[1] < 1)
-    throw Error(fmt::format("{}: a window of {}x{}, expected positive sizes", w.path(), c.window_size[0], c.window_size[1]));
+  for (const std::int64_t size : c.window_size) detail::check_size(w.path(), "window_size", size);
   if (!(c.focusing_factor > 0))
     throw Error(fmt::format("{}: focusing_factor {}, expected a positive one", w.path(), c.focusing_factor));
-  if (c.kernel_size < 1 || c.kernel_size % 2 == 0)
-    throw Error(fmt::format("{}: kernel_size {}, expected an odd one", w.path(), c.kernel_size));
+  constexpr std::int64_t kMostKernel = 1 << 10;
+  if (c.kernel_size < 1 || c.kernel_size > kMostKernel || c.kernel_size % 2 == 0)
+    throw Error(fmt::format("{}: kernel_size {}, expected an odd one below {}", w.path(), c.kernel_size, kMostKernel));
   const std::int64_t tokens = c.window_size[0] * c.window_size[1], d = c.dim / c.num_heads, k = c.kernel_size;
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);

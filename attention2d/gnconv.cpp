@@ -5,12 +5,14 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
 
 GnConv::GnConv(const Weights& w, const GnConvConfig& c, const LinearOptions& proj_options) : config(c) {
-  if (c.order < 1 || c.order > 30 || c.dim < 1 || c.dim % (std::int64_t{1} << (c.order - 1)) != 0)
+  detail::check_size(fmt::format("gnconv {}", w.path()), "dim", c.dim);
+  if (c.order < 1 || c.order > 30 || c.dim % (std::int64_t{1} << (c.order - 1)) != 0)
     throw Error(fmt::format("gnconv {}: dim {} with order {}; expected order 1 to 30 and dim a multiple of 2^(order - 1)",
                             w.path(), c.dim, c.order));
   for (std::int64_t i = c.order - 1; i >= 0; --i) dims.push_back(c.dim >> i);

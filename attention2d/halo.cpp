@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/grouped.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/cpu/parallel.h>
@@ -70,9 +71,8 @@ HaloAttention::HaloAttention(const Weights& w, const HaloAttentionConfig& c) : c
   for (const auto& [value, name] :
        {std::pair(c.dim, "dim"), std::pair(c.num_heads, "num_heads"), std::pair(c.head_dim, "head_dim"),
         std::pair(c.value_head_dim, "value_head_dim"), std::pair(c.block_size, "block_size")})
-    if (value < 1 || value > 1 << 20) throw Error(fmt::format("{}: {} is {}, expected 1 to {}", w.path(), name, value, 1 << 20));
-  if (c.halo_size < 0 || c.halo_size > 1 << 20)
-    throw Error(fmt::format("{}: halo_size is {}, expected 0 to {}", w.path(), c.halo_size, 1 << 20));
+    detail::check_size(w.path(), name, value);
+  detail::check_size(w.path(), "halo_size", c.halo_size, 0);
   if (c.stride < 1 || c.block_size % c.stride != 0)
     throw Error(fmt::format("{}: stride {} does not divide block_size {}", w.path(), c.stride, c.block_size));
   const std::int64_t steps = 2 * (c.block_size + 2 * c.halo_size) - 1;

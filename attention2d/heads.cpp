@@ -20,12 +20,19 @@ void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Te
       v.size(2) != q.size(2) || k.size(3) != q.size(3))
     throw Error(fmt::format("{}: q {}, k {}, v {} do not fit; expected [B, Lq, H, D], [B, Lk, H, D], [B, Lk, H, Dv]", op,
                             q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
+  if (q.size(2) == 0) throw Error(fmt::format("{}: there are no heads", op));
   if (q.size(3) == 0) throw Error(fmt::format("{}: head_dim is 0", op));
   if (k.size(1) == 0) throw Error(fmt::format("{}: there are no keys", op));
 }
 
+void check_size(std::string_view where, std::string_view name, std::int64_t size, std::int64_t least) {
+  constexpr std::int64_t kMost = 1 << 20;
+  if (size < least || size > kMost) throw Error(fmt::format("{}: {} is {}, expected {} to {}", where, name, size, least, kMost));
+}
+
 void check_num_heads(std::string_view where, std::int64_t dim, std::int64_t num_heads) {
-  if (num_heads < 1 || dim < 1 || dim % num_heads != 0)
+  check_size(where, "dim", dim);
+  if (num_heads < 1 || dim % num_heads != 0)
     throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", where, dim, num_heads));
 }
 

@@ -8,17 +8,17 @@
 
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/grouped.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
 
 HiLoAttention::HiLoAttention(const Weights& w, const HiLoConfig& c) : config(c) {
-  const auto fail = [&](const std::string& what) { throw Error(fmt::format("hilo_attention {}: {}", w.path(), what)); };
-  if (c.num_heads < 1 || c.dim < 1 || c.dim % c.num_heads != 0)
-    fail(fmt::format("dim {} is not a multiple of {} heads", c.dim, c.num_heads));
-  if (c.window_size < 1) fail(fmt::format("window_size {}", c.window_size));
-  if (!(c.alpha >= 0 && c.alpha <= 1)) fail(fmt::format("alpha {}, expected 0 to 1", c.alpha));
+  const std::string where = fmt::format("hilo_attention {}", w.path());
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  detail::check_size(where, "window_size", c.window_size);
+  if (!(c.alpha >= 0 && c.alpha <= 1)) throw Error(fmt::format("{}: alpha {}, expected 0 to 1", where, c.alpha));
   lo_heads = c.window_size == 1 ? c.num_heads : static_cast<std::int64_t>(static_cast<double>(c.num_heads) * c.alpha);
   hi_heads = c.num_heads - lo_heads;
   const std::int64_t head_dim = c.dim / c.num_heads, hi = hi_heads * head_dim, lo = lo_heads * head_dim;

@@ -44,8 +44,7 @@ Tensor predict_kernels(const InlineAttention& m, const Tensor& x) {
 InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
   detail::check_num_heads(w.path(), c.dim, c.num_heads);
-  if (c.window_size[0] < 1 || c.window_size[1] < 1)
-    throw Error(fmt::format("{}: a window of {}x{}, expected positive sizes", w.path(), c.window_size[0], c.window_size[1]));
+  for (const std::int64_t size : c.window_size) detail::check_size(w.path(), "window_size", size);
   const std::int64_t d = c.dim / c.num_heads;
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
@@ -62,12 +61,13 @@ InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& 
 }
 
 Tensor InlineAttention::operator()(const Tensor& x, Tensor residual) const {
-  const auto [q, k, v] = detail::split_qkv("inline_attention", qkv, x, config.num_heads);  // [B, N, heads, head_dim]
+  detail::check_tokens("inline_attention", x, config.dim);
   const auto [rows, columns] = config.window_size;
   const std::int64_t prefix = config.class_token ? 1 : 0;
   if (x.size(1) != prefix + rows * columns)
     throw Error(fmt::format("inline_attention: x is {}, expected {} tokens of a window of {}x{}", x.shape().to_string(),
                             prefix + rows * columns, rows, columns));
+  const auto [q, k, v] = detail::split_qkv("inline_attention", qkv, x, config.num_heads);  // [B, N, heads, head_dim]
   Tensor y = linear_attention(q, k, v,
                               {.query_map = config.feature_map,
                                .key_map = config.feature_map,

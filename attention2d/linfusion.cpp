@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include <fmt/format.h>
-
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/linear_attention.h>
 #include <vitrine/layers/ops.h>
@@ -13,7 +11,7 @@ namespace vitrine {
 namespace {
 
 LinFusionAttention::Mixer make_mixer(const Weights& w, std::int64_t dim, std::int64_t hidden) {
-  if (hidden < 0) throw Error(fmt::format("{}: hidden width {}, expected 0 or more", w.path(), hidden));
+  detail::check_size(w.path(), "hidden width", hidden, 0);
   if (hidden == 0) return {};
   return {Linear(w / 0, dim, hidden), Linear(w / 3, hidden, dim), LayerNorm(w / 1, hidden, 1e-5)};
 }

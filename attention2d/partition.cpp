@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/grouped.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/layers/cpu/parallel.h>
 
 namespace vitrine {
@@ -142,9 +143,11 @@ Tensor shifted_bias(const Tensor& bias, const Tensor& regions) {
 
 PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  if (c.head_dim < 1 || c.dim < 1 || c.dim % c.head_dim != 0)
+  detail::check_size(w.path(), "dim", c.dim);
+  if (c.head_dim < 1 || c.dim % c.head_dim != 0)
     throw Error(fmt::format("{}: dim {} is not a multiple of head_dim {}", w.path(), c.dim, c.head_dim));
-  validate_map("partition_attention", c.size[0], c.size[1], c.size);
+  for (const std::int64_t size : c.size)
+    if (size < 1 || size > 4096) throw Error(fmt::format("{}: size is {}, expected 1 to 4096", w.path(), size));
   const std::int64_t heads = c.dim / c.head_dim, rows = 2 * c.size[0] - 1, columns = 2 * c.size[1] - 1;
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   const Weights rel_pos = w / "rel_pos";

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/grouped.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/cpu/parallel.h>
@@ -60,8 +61,7 @@ Linear regressor(const Weights& w, std::int64_t dim, std::int64_t out) {
 VariedWindowAttention::VariedWindowAttention(const Weights& w, const VariedWindowAttentionConfig& c,
                                              const LinearOptions& proj_options)
     : config(c) {
-  if (c.num_heads < 1 || c.dim < 1 || c.dim % c.num_heads != 0)
-    throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", w.path(), c.dim, c.num_heads));
+  detail::check_num_heads(w.path(), c.dim, c.num_heads);
   for (const std::int64_t size : c.window_size)
     if (size < 1 || size > 4096) throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", w.path(), size));
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/grouped.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/layers/cpu/recent_cache.h>
 
 namespace vitrine {
@@ -26,8 +27,7 @@ namespace {
 
 template <typename Config>
 void validate(const Weights& w, const Config& c) {
-  if (c.num_heads < 1 || c.dim < 1 || c.dim % c.num_heads != 0)
-    throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", w.path(), c.dim, c.num_heads));
+  detail::check_num_heads(w.path(), c.dim, c.num_heads);
   for (std::size_t a = 0; a < 2; ++a) {
     if (c.window_size[a] < 1 || c.window_size[a] > 4096)
       throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", w.path(), c.window_size[a]));

@@ -202,7 +202,7 @@ TEST_CASE("focal modulation and gnConv refuse what does not fit, in one line") {
   CHECK_THROWS_WITH(FocalModulation(w, {.dim = 16, .focal_window = 4}),
                     contains("level 0 has a kernel of 4, expected an odd size"));
   CHECK_THROWS_WITH(FocalModulation(w, {.dim = 16, .focal_level = 2, .focal_factor = 1}), contains("level 1 has a kernel of 4"));
-  CHECK_THROWS_WITH(FocalModulation(w, {.dim = 0}), contains("dim 0"));
+  CHECK_THROWS_WITH(FocalModulation(w, {.dim = 0}), contains("dim is 0"));
   CHECK_THROWS_WITH(FocalModulation(w, {.dim = 16, .focal_level = -1}), contains("focal_level -1"));
   CHECK_THROWS_WITH(FocalModulation(w, {.dim = 16})(Tensor::zeros({1, 4, 4, 15})), contains("expected [B, H, W, 16]"));
   CHECK_THROWS_WITH(FocalModulation(w, {.dim = 16})(Tensor::zeros({1, 0, 4, 16})), contains("the map is empty"));

@@ -100,7 +100,7 @@ TEST_CASE("HiLo refuses what does not fit, in one line") {
   const auto build = [&](HiLoConfig config) { return HiLoAttention(w / "attn", config); };
   CHECK_THROWS_WITH(build({.dim = 64, .num_heads = 0}), contains("attn: dim 64 is not a multiple of 0 heads"));
   CHECK_THROWS_WITH(build({.dim = 64, .num_heads = 3}), contains("64 is not a multiple of 3 heads"));
-  CHECK_THROWS_WITH(build({.dim = 64, .num_heads = 4, .window_size = 0}), contains("window_size 0"));
+  CHECK_THROWS_WITH(build({.dim = 64, .num_heads = 4, .window_size = 0}), contains("window_size is 0"));
   CHECK_THROWS_WITH(build({.dim = 64, .num_heads = 4, .alpha = 1.5}), contains("alpha 1.5, expected 0 to 1"));
   const HiLoAttention layer = build({.dim = 64, .num_heads = 4});
   CHECK_THROWS_WITH(layer(Tensor::zeros({1, 6, 7, 64})), contains("x is [1, 6, 7, 64], expected [B, H, W, 64]"));

@@ -207,14 +207,14 @@ TEST_CASE("what the layers over linear attention refuse") {
   const Weights w = weights_of(projections(12));
   CHECK_THROWS_WITH(LinearAttention(w, {.dim = 12, .num_heads = 5}), contains("dim 12 is not a multiple of 5 heads"));
   CHECK_THROWS_WITH(FlowAttention(w, {.dim = 12, .num_heads = 0}), contains("dim 12 is not a multiple of 0 heads"));
-  CHECK_THROWS_WITH(ChannelAttention(w, {.dim = 0, .num_heads = 1}), contains("dim 0 is not a multiple of 1 heads"));
+  CHECK_THROWS_WITH(ChannelAttention(w, {.dim = 0, .num_heads = 1}), contains("dim is 0, expected 1 to"));
   CHECK_THROWS_WITH(ChannelAttention(w, {.dim = 12, .version = 3}), contains("version 3, expected 1 or 2"));
   CHECK_THROWS_WITH(LinearAttention(w, {.dim = 12, .num_heads = 2})(Tensor::zeros({1, 4, 13})),
                     contains("linear_attention: x is [1, 4, 13], expected [B, N, 12]"));
   CHECK_THROWS_WITH(FlowAttention(w, {.dim = 12, .num_heads = 2})(Tensor()),
                     contains("flow_attention: x is undefined, expected [B, N, 12]"));
 
-  CHECK_THROWS_WITH(EfficientAttention(w, {.dim = 0, .key_dim = 8, .value_dim = 8}), contains("dim 0, expected a positive one"));
+  CHECK_THROWS_WITH(EfficientAttention(w, {.dim = 0, .key_dim = 8, .value_dim = 8}), contains("dim is 0, expected 1 to"));
   CHECK_THROWS_WITH(EfficientAttention(w, {.dim = 12, .key_dim = 8, .value_dim = 6, .num_heads = 4}),
                     contains("dim 6 is not a multiple of 4 heads"));
 
@@ -225,7 +225,7 @@ TEST_CASE("what the layers over linear attention refuse") {
 
   const Weights in = weights_of(inline_parameters(12, 2));
   CHECK_THROWS_WITH(InlineAttention(in, {.dim = 12, .num_heads = 2, .window_size = {0, 3}}),
-                    contains("a window of 0x3, expected positive sizes"));
+                    contains("window_size is 0, expected 1 to"));
   CHECK_THROWS_WITH(InlineAttention(in, {.dim = 12, .num_heads = 2, .window_size = {2, 3}})(Tensor::zeros({1, 7, 12})),
                     contains("x is [1, 7, 12], expected 6 tokens of a window of 2x3"));
 
@@ -234,14 +234,14 @@ TEST_CASE("what the layers over linear attention refuse") {
     return FocusedLinearAttentionConfig{
         .dim = 12, .num_heads = 2, .window_size = window, .focusing_factor = factor, .kernel_size = kernel};
   };
-  CHECK_THROWS_WITH(FocusedLinearAttention(focused, config({2, 0}, 3, 3)), contains("a window of 2x0, expected positive sizes"));
+  CHECK_THROWS_WITH(FocusedLinearAttention(focused, config({2, 0}, 3, 3)), contains("window_size is 0, expected 1 to"));
   CHECK_THROWS_WITH(FocusedLinearAttention(focused, config({2, 3}, 0, 3)),
                     contains("focusing_factor 0, expected a positive one"));
   CHECK_THROWS_WITH(FocusedLinearAttention(focused, config({2, 3}, 3, 4)), contains("kernel_size 4, expected an odd one"));
   CHECK_THROWS_WITH(FocusedLinearAttention(focused, config({2, 3}, 3, 3))(Tensor::zeros({1, 5, 12})),
                     contains("expected 6 tokens of a window of 2x3"));
 
-  CHECK_THROWS_WITH(LinFusionAttention(w, {.dim = 12, .query_hidden = -1}), contains("hidden width -1, expected 0 or more"));
+  CHECK_THROWS_WITH(LinFusionAttention(w, {.dim = 12, .query_hidden = -1}), contains("hidden width is -1, expected 0 to"));
   const Weights fusion = weights_of({{"to_q.weight", {12, 12}},
                                      {"to_k.weight", {12, 12}},
                                      {"to_v.weight", {12, 12}},

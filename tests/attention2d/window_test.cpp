@@ -351,7 +351,7 @@ TEST_CASE("attention in windows refuses what does not fit, in one line") {
   const Tensor x = Tensor::zeros({1, 6, 6, 32});
   CHECK_THROWS_WITH(WindowAttention(w, {.dim = 32, .num_heads = 0}), contains("dim 32 is not a multiple of 0 heads"));
   CHECK_THROWS_WITH(WindowAttention(w, {.dim = 32, .num_heads = 5}), contains("dim 32 is not a multiple of 5 heads"));
-  CHECK_THROWS_WITH(WindowAttentionV2(w, {.dim = 0}), contains("dim 0"));
+  CHECK_THROWS_WITH(WindowAttentionV2(w, {.dim = 0}), contains("dim is 0"));
   CHECK_THROWS_WITH(WindowAttention(w, {.dim = 32, .window_size = {0, 7}}), contains("window_size is 0"));
   CHECK_THROWS_WITH(WindowAttention(w, {.dim = 32, .shift_size = {0, -1}}), contains("shift_size is -1"));
   CHECK_THROWS_WITH(WindowAttention(w, {.dim = 32, .num_heads = 2})(Tensor::zeros({1, 6, 6, 31})),
