@@ -96,6 +96,9 @@ void time_passes(const std::function<void()>& pass, const BenchmarkOptions& opti
 }  // namespace
 
 BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& options) {
+  if (!options.impl.empty())
+    throw Error(
+        fmt::format("model '{}': it chooses its implementations; impl '{}' is for attention operators", name, options.impl));
   auto [model_name, size] = split_size(name);
   std::int64_t height = options.height, width = options.width;
   if (size > 0) height = width = size;
@@ -135,6 +138,10 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   if (options.height > 0) throw Error(fmt::format("attention case '{}': its sizes are in its name, no image size applies", text));
   Building building;
   const AttentionProblem problem = make_attention_problem(text, options.batch_size, options.dtype);
+  if (!problem.takes_impl && !options.impl.empty())
+    throw Error(
+        fmt::format("attention case '{}': a layer chooses its implementations; impl '{}' is for operators on given q, k, v", text,
+                    options.impl));
   BenchmarkRow row;
   row.name = text;
   row.dtype = name_of(options.dtype);
@@ -144,7 +151,7 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row);
-  time_passes([&] { problem.run({}); }, options, building, row);
+  time_passes([&] { problem.run(options.impl); }, options, building, row);
   return row;
 }
 

@@ -15,6 +15,7 @@ struct BenchmarkOptions {
   std::int64_t batch_size = 1;
   std::int64_t height = 0, width = 0;  // 0: NAME@SIZE's, or the model's own
   DType dtype = DType::f32;
+  std::string impl{};               // a candidate of an attention operator instead of the best
   double seconds = 5.0;             // of timed passes; untimed ones come before
   std::function<bool()> cancelled;  // asked between passes; what was timed until then is the result
 };

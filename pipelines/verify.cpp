@@ -179,7 +179,7 @@ int verify_file(const std::string& path, const VerifyOptions& options, const std
   const Json* cases = root.is_object() && root.contains("cases") ? &root["cases"] : &root;
   if (!cases->is_array()) throw Error(fmt::format("{}: not a file of cases: expected a list, or an object with \"cases\"", path));
   const auto slash = path.find_last_of('/');
-  const CaseContext context{slash == std::string::npos ? "" : path.substr(0, slash + 1), options.dtype};
+  const CaseContext context{slash == std::string::npos ? "" : path.substr(0, slash + 1), options.dtype, options.impl};
   // A list that does not hold named cases is a mistake in the file, found before anything runs.
   std::vector<std::string> names;
   for (const Json& entry : *cases) {

@@ -36,6 +36,7 @@ struct VerifyRow {
 struct VerifyOptions {
   std::string only;  // ECMAScript, searched in the case's name; empty: all
   DType dtype = DType::f32;
+  std::string impl{};               // a candidate of attention operators instead of the best; layers choose theirs
   std::function<bool()> cancelled;  // asked before each case
 };
 

@@ -29,6 +29,7 @@ Tensor run_attention(const AttentionCase& c) {
     std::transform(source.data<float>(), source.data<float>() + source.numel(), options.mask.data<bool>(),
                    [threshold](float value) { return value > threshold; });
   }
+  options.impl = c.impl;
   return attention(c.tensor("query"), c.tensor("key"), c.tensor("value"), options);
 }
 
@@ -46,6 +47,7 @@ Tensor run_neighborhood_attention(const AttentionCase& c) {
   if (const auto shape = c.weights.shape_of("rpb")) options.rpb = c.weights.get("rpb", *shape);
   options.additional_keys = c.tensor("additional_keys", true);
   options.additional_values = c.tensor("additional_values", true);
+  options.impl = c.impl;
   return neighborhood_attention(query, c.tensor("key"), c.tensor("value"), options);
 }
 
@@ -73,6 +75,7 @@ Tensor run_clear_attention(const AttentionCase& c) {
   options.proportional = c.value("proportional", false);
   if (const auto shape = c.weights.shape_of("spatial_weight"); shape && options.down_factor > 0)
     options.spatial_weight = c.weights.get("spatial_weight", *shape);
+  options.impl = c.impl;
   return clear_attention(c.tensor("query"), c.tensor("key"), c.tensor("value"), options);
 }
 
@@ -98,7 +101,7 @@ const AttentionRunner& runner_of(std::string_view kind) {
 
 void run_attention_case(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const AttentionRunner& runner = runner_of(row.kind);
-  const AttentionCase c(entry, context.dtype);
+  const AttentionCase c(entry, context);
   const Tensor output = runner.second(c);
   c.weights.check(row.kind);
 

@@ -48,9 +48,12 @@ std::int64_t rows_of(const AttentionCase& c, const char* parameter) {
 Tensor run_linear_attention(const AttentionCase& c) {
   check_members(c.attributes, {"feature_map", "eps", "normalizer"}, "attribute");
   const FeatureMap map = named(c, "feature_map", kMaps);
-  return linear_attention(
-      c.tensor("query"), c.tensor("key"), c.tensor("value"),
-      {.query_map = map, .key_map = map, .normalizer = named(c, "normalizer", kNormalizers), .eps = c.value("eps", 1e-6f)});
+  return linear_attention(c.tensor("query"), c.tensor("key"), c.tensor("value"),
+                          {.query_map = map,
+                           .key_map = map,
+                           .normalizer = named(c, "normalizer", kNormalizers),
+                           .eps = c.value("eps", 1e-6f),
+                           .impl = c.impl});
 }
 
 Tensor run_linfusion_attention(const AttentionCase& c) {

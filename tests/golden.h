@@ -19,8 +19,9 @@ inline std::string goldens() {
 
 // Runs the cases of `file` in whose name `only` is found, as `vitrine verify` does: all must pass, and at least `expected`
 // (of the small set `expected_small`) must have run.
-inline void verify_cases(const std::string& file, const std::string& only, DType dtype, int expected, int expected_small) {
-  const int ran = verify_file(file, {.only = only, .dtype = dtype, .cancelled = {}}, [](const VerifyRow& row) {
+inline void verify_cases(const std::string& file, const std::string& only, DType dtype, int expected, int expected_small,
+                         const std::string& impl = {}) {
+  const int ran = verify_file(file, {.only = only, .dtype = dtype, .impl = impl, .cancelled = {}}, [](const VerifyRow& row) {
     INFO(fmt::format("{} {} {}: max_abs {:.3g}, rel_l2 {:.3g}, bound {:.3g} of {}; {}", row.name, row.dtype, row.output,
                      row.max_abs, row.rel_l2, row.bound, row.measure, row.message));
     CHECK(row.ok);

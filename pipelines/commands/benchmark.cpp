@@ -31,7 +31,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> names;
-  std::string plot;
+  std::string plot, impl;
   std::int64_t batch_size = 1;
   std::int64_t height = 0, width = 0;
   double seconds = 5.0;
@@ -118,6 +118,7 @@ BenchmarkOptions options_of(const Console& console, const Options& options) {
   BenchmarkOptions each;
   each.batch_size = options.batch_size;
   each.dtype = console.options().dtype;
+  each.impl = options.impl;
   each.seconds = options.seconds;
   each.cancelled = interrupted;
   each.height = options.height;
@@ -275,6 +276,10 @@ const Command kBenchmarkCommand{
              "--img-size", [options](const std::string& text) { std::tie(options->height, options->width) = parse_size(text); },
              "Input size of models, SIZE or HEIGHTxWIDTH; default: the model's")
           ->option_text("SIZE");
+      app.add_option(
+             "--impl", options->impl,
+             "Implementation of attention operators instead of the best that can run: reference, flash_scalar, flash, ...")
+          ->option_text("NAME");
       app.add_option("--seconds", options->seconds, "How long to time each (default 5)")
           ->option_text("S")
           ->check(CLI::Range(0.0, 86400.0));

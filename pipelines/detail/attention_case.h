@@ -21,8 +21,9 @@ namespace vitrine::detail {
 
 class AttentionCase {
  public:
-  AttentionCase(const Json& entry, DType dtype)
-      : dtype(dtype),
+  AttentionCase(const Json& entry, const CaseContext& context)
+      : dtype(context.dtype),
+        impl(context.impl),
         attributes(entry.at("attributes")),
         weights(synthetic_weights(entries_of(entry.at("parameters"))), WeightsOptions{.dtype = dtype, .device = {}}) {
     for (const auto& [argument, input] : entry.at("inputs").items())
@@ -61,6 +62,7 @@ class AttentionCase {
   }
 
   DType dtype;
+  std::string impl;  // of an operator
   Json attributes;
   Weights weights;
 

@@ -20,6 +20,7 @@ using Json = nlohmann::json;
 struct CaseContext {
   std::string folder;  // of the cases.json
   DType dtype = DType::f32;
+  std::string impl;  // of attention operators; empty: the best
 };
 
 // Each fills in the row's numbers through judge(), or throws Error (or the JSON library's exception for a malformed case).

@@ -51,6 +51,16 @@ TEST_CASE("attention cases are timed like models, one JSON object a line") {
   CHECK(contains(rows[2]["error"].get<std::string>(), "no dNUMBER"));
 }
 
+TEST_CASE("an implementation of an attention operator is timed by its name") {
+  const auto benchmark = [](const char* name, const char* impl) {
+    return run_vitrine({"benchmark", name, "--impl", impl, "--json", "--seconds", "0"});
+  };
+  CHECK(benchmark("sdpa_h1_n20_d8", "reference").code == 0);
+  CHECK(contains(benchmark("sdpa_h1_n20_d8", "magic").out, "no implementation 'magic'"));
+  CHECK(contains(benchmark("swin_14x14_c16_h2_w7_s0", "reference").out, "impl 'reference' is for operators"));
+  CHECK(contains(benchmark("nat_fashion", "reference").out, "impl 'reference' is for attention operators"));
+}
+
 TEST_CASE("the chart of attention by map size") {
   const auto folder = std::filesystem::temp_directory_path() / ("vitrine-plot-" + std::to_string(getpid()));
   std::filesystem::create_directories(folder);
