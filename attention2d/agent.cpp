@@ -57,7 +57,7 @@ std::int64_t side_of(std::int64_t agent_num) {
 }
 
 void validate(const Weights& w, const AgentAttentionConfig& c) {
-  const std::string where = fmt::format("agent_attention {}", w.path());
+  const std::string where = detail::module_name("agent_attention", w);
   const auto fail = [&](const std::string& what) { throw Error(fmt::format("{}: {}", where, what)); };
   detail::check_num_heads(where, c.dim, c.num_heads);
   detail::check_size(where, "agent_num", c.agent_num);
@@ -119,7 +119,8 @@ Tensor agent_attention(const Tensor& q, const Tensor& agents, const Tensor& k, c
 
 AgentAttention::AgentAttention(const Weights& w, const AgentAttentionConfig& c, const LinearOptions& proj_options) : config(c) {
   validate(w, c);
-  if (c.sr_ratio != 1) throw Error(fmt::format("agent_attention {}: sr_ratio is for AgentAttentionPvt", w.path()));
+  if (c.sr_ratio != 1)
+    throw Error(fmt::format("{}: sr_ratio is for AgentAttentionPvt", detail::module_name("agent_attention", w)));
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   dwc = Conv2d(w / "dwc", c.dim, c.dim, 3, 3, depthwise(c.dim));
   Biases biases = read_biases(w, c, c.height, c.width);
@@ -147,7 +148,7 @@ Tensor AgentAttention::operator()(const Tensor& x, Tensor residual) const {
 AgentAttentionPvt::AgentAttentionPvt(const Weights& w, const AgentAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
   validate(w, c);
-  if (c.class_token) throw Error(fmt::format("agent_attention {}: Agent-PVT has no class token", w.path()));
+  if (c.class_token) throw Error(fmt::format("{}: Agent-PVT has no class token", detail::module_name("agent_attention", w)));
   q = Linear(w / "q", c.dim, c.dim, {.bias = c.qkv_bias});
   kv = Linear(w / "kv", c.dim, 2 * c.dim, {.bias = c.qkv_bias});
   if (c.sr_ratio > 1) {
@@ -185,7 +186,7 @@ Tensor AgentAttentionPvt::operator()(const Tensor& x, Tensor residual) const {
 }
 
 AgentAttentionSd::AgentAttentionSd(const Weights& w, const AgentAttentionSdConfig& c) : config(c) {
-  const std::string where = fmt::format("agent_attention_sd {}", w.path());
+  const std::string where = detail::module_name("agent_attention_sd", w);
   for (const auto& [size, name] :
        {std::pair(c.dim, "dim"), std::pair(c.num_heads, "num_heads"), std::pair(c.head_dim, "head_dim")})
     detail::check_size(where, name, size);

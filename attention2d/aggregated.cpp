@@ -219,11 +219,11 @@ Tensor aggregated_attention(const Tensor& q, const Tensor& k, const Tensor& v, c
 
 AggregatedAttention::AggregatedAttention(const Weights& w, const AggregatedAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  detail::check_num_heads(fmt::format("aggregated_attention {}", w.path()), c.dim, c.num_heads);
+  const std::string where = detail::module_name("aggregated_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   constexpr std::int64_t kMost = 1 << 10;
   if (c.window_size < 1 || c.window_size > kMost || c.sr_ratio < 1 || c.sr_ratio > kMost)
-    throw Error(fmt::format("aggregated_attention {}: window_size {}, sr_ratio {}; expected 1 to {}", w.path(), c.window_size,
-                            c.sr_ratio, kMost));
+    throw Error(fmt::format("{}: window_size {}, sr_ratio {}; expected 1 to {}", where, c.window_size, c.sr_ratio, kMost));
   const std::int64_t heads = c.num_heads, head_dim = c.dim / heads, area = c.window_size * c.window_size;
   q = Linear(w / "q", c.dim, c.dim, {.bias = c.qkv_bias, .scale = {}});
   kv = Linear(w / "kv", c.dim, 2 * c.dim, {.bias = c.qkv_bias, .scale = {}});

@@ -139,7 +139,7 @@ Tensor routed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
 BiLevelRoutingAttention::BiLevelRoutingAttention(const Weights& w, const BiLevelRoutingConfig& c,
                                                  const LinearOptions& proj_options)
     : config(c) {
-  const std::string where = fmt::format("bi_level_routing {}", w.path());
+  const std::string where = detail::module_name("bi_level_routing", w);
   if (config.qk_dim == 0) config.qk_dim = c.dim;
   const std::int64_t qk = config.qk_dim;
   detail::check_num_heads(where, c.dim, c.num_heads);

@@ -105,8 +105,9 @@ Tensor channel_attention(const Tensor& a, const Tensor& b, const Tensor& x, cons
 
 ChannelAttention::ChannelAttention(const Weights& w, const ChannelAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
-  if (c.version != 1 && c.version != 2) throw Error(fmt::format("{}: version {}, expected 1 or 2", w.path(), c.version));
+  const std::string where = detail::module_name("channel_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  if (c.version != 1 && c.version != 2) throw Error(fmt::format("{}: version {}, expected 1 or 2", where, c.version));
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }

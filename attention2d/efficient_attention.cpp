@@ -1,14 +1,17 @@
 #include <vitrine/attention2d/efficient_attention.h>
 
+#include <string>
+
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/linear_attention.h>
 
 namespace vitrine {
 
 EfficientAttention::EfficientAttention(const Weights& w, const EfficientAttentionConfig& c) : config(c) {
-  detail::check_size(w.path(), "dim", c.dim);
-  detail::check_num_heads(w.path(), c.key_dim, c.num_heads);
-  detail::check_num_heads(w.path(), c.value_dim, c.num_heads);
+  const std::string where = detail::module_name("efficient_attention", w);
+  detail::check_size(where, "dim", c.dim);
+  detail::check_num_heads(where, c.key_dim, c.num_heads);
+  detail::check_num_heads(where, c.value_dim, c.num_heads);
   queries = Linear(w / "queries", c.dim, c.key_dim);
   keys = Linear(w / "keys", c.dim, c.key_dim);
   values = Linear(w / "values", c.dim, c.value_dim);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -57,7 +58,8 @@ Tensor flow_attention(const Tensor& q, const Tensor& k, const Tensor& v) {
 }
 
 FlowAttention::FlowAttention(const Weights& w, const FlowAttentionConfig& c, const LinearOptions& proj_options) : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  const std::string where = detail::module_name("flow_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }

@@ -111,18 +111,19 @@ Tensor gather_focal_levels(const std::vector<Tensor>& levels, const Tensor& gate
 
 FocalModulation::FocalModulation(const Weights& w, const FocalModulationConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  detail::check_size(fmt::format("focal_modulation {}", w.path()), "dim", c.dim);
+  const std::string where = detail::module_name("focal_modulation", w);
+  detail::check_size(where, "dim", c.dim);
   constexpr std::int64_t kMost = 1 << 10;  // far above any model, and safe to multiply
   if (c.focal_level < 0 || c.focal_level > kMost || c.focal_window < 1 || c.focal_window > kMost || c.focal_factor < 0 ||
       c.focal_factor > kMost)
     throw Error(
-        fmt::format("focal_modulation {}: focal_level {}, focal_window {}, focal_factor {}; expected focal_window from 1, the "
+        fmt::format("{}: focal_level {}, focal_window {}, focal_factor {}; expected focal_window from 1, the "
                     "others from 0, to {}",
-                    w.path(), c.focal_level, c.focal_window, c.focal_factor, kMost));
+                    where, c.focal_level, c.focal_window, c.focal_factor, kMost));
   for (std::int64_t l = 0; l < c.focal_level; ++l)
     if ((c.focal_window + c.focal_factor * l) % 2 == 0)
-      throw Error(fmt::format("focal_modulation {}: level {} has a kernel of {}, expected an odd size", w.path(), l,
-                              c.focal_window + c.focal_factor * l));
+      throw Error(
+          fmt::format("{}: level {} has a kernel of {}, expected an odd size", where, l, c.focal_window + c.focal_factor * l));
   const std::int64_t rows[] = {c.dim, c.dim, c.focal_level + 1};
   const std::vector<Linear> f = split_linear(w / "f", c.dim, rows, {.bias = c.bias, .scale = {}});
   query = f[0];

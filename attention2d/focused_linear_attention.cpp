@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -39,13 +40,14 @@ void focus(Tensor& x, const Tensor& added, const Tensor& inverse_scale, double p
 FocusedLinearAttention::FocusedLinearAttention(const Weights& w, const FocusedLinearAttentionConfig& c,
                                                const LinearOptions& proj_options)
     : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
-  for (const std::int64_t size : c.window_size) detail::check_size(w.path(), "window_size", size);
+  const std::string where = detail::module_name("focused_linear_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  for (const std::int64_t size : c.window_size) detail::check_size(where, "window_size", size);
   if (!(c.focusing_factor > 0))
-    throw Error(fmt::format("{}: focusing_factor {}, expected a positive one", w.path(), c.focusing_factor));
+    throw Error(fmt::format("{}: focusing_factor {}, expected a positive one", where, c.focusing_factor));
   constexpr std::int64_t kMostKernel = 1 << 10;
   if (c.kernel_size < 1 || c.kernel_size > kMostKernel || c.kernel_size % 2 == 0)
-    throw Error(fmt::format("{}: kernel_size {}, expected an odd one below {}", w.path(), c.kernel_size, kMostKernel));
+    throw Error(fmt::format("{}: kernel_size {}, expected an odd one below {}", where, c.kernel_size, kMostKernel));
   const std::int64_t tokens = c.window_size[0] * c.window_size[1], d = c.dim / c.num_heads, k = c.kernel_size;
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);

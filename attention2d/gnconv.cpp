@@ -1,6 +1,7 @@
 #include <vitrine/attention2d/gnconv.h>
 
 #include <numeric>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -11,10 +12,11 @@
 namespace vitrine {
 
 GnConv::GnConv(const Weights& w, const GnConvConfig& c, const LinearOptions& proj_options) : config(c) {
-  detail::check_size(fmt::format("gnconv {}", w.path()), "dim", c.dim);
+  const std::string where = detail::module_name("gnconv", w);
+  detail::check_size(where, "dim", c.dim);
   if (c.order < 1 || c.order > 30 || c.dim % (std::int64_t{1} << (c.order - 1)) != 0)
-    throw Error(fmt::format("gnconv {}: dim {} with order {}; expected order 1 to 30 and dim a multiple of 2^(order - 1)",
-                            w.path(), c.dim, c.order));
+    throw Error(fmt::format("{}: dim {} with order {}; expected order 1 to 30 and dim a multiple of 2^(order - 1)", where, c.dim,
+                            c.order));
   for (std::int64_t i = c.order - 1; i >= 0; --i) dims.push_back(c.dim >> i);
   const std::int64_t first = dims.front(), wide = std::accumulate(dims.begin(), dims.end(), std::int64_t{0});
   // Each product with a part of the convolution brings in the factor once: it is folded into what makes a.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -68,13 +69,14 @@ Tensor transposed(const Tensor& t) {  // [R, C] -> [C, R]
 }  // namespace
 
 HaloAttention::HaloAttention(const Weights& w, const HaloAttentionConfig& c) : config(c) {
+  const std::string where = detail::module_name("halo_attention", w);
   for (const auto& [value, name] :
        {std::pair(c.dim, "dim"), std::pair(c.num_heads, "num_heads"), std::pair(c.head_dim, "head_dim"),
         std::pair(c.value_head_dim, "value_head_dim"), std::pair(c.block_size, "block_size")})
-    detail::check_size(w.path(), name, value);
-  detail::check_size(w.path(), "halo_size", c.halo_size, 0);
+    detail::check_size(where, name, value);
+  detail::check_size(where, "halo_size", c.halo_size, 0);
   if (c.stride < 1 || c.block_size % c.stride != 0)
-    throw Error(fmt::format("{}: stride {} does not divide block_size {}", w.path(), c.stride, c.block_size));
+    throw Error(fmt::format("{}: stride {} does not divide block_size {}", where, c.stride, c.block_size));
   const std::int64_t steps = 2 * (c.block_size + 2 * c.halo_size) - 1;
   q = Linear(w / "q", c.dim, c.num_heads * c.head_dim, {.bias = c.q_bias});
   kv = Linear(w / "kv", c.dim, c.num_heads * (c.head_dim + c.value_head_dim), {.bias = c.kv_bias});

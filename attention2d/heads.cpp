@@ -25,6 +25,10 @@ void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Te
   if (k.size(1) == 0) throw Error(fmt::format("{}: there are no keys", op));
 }
 
+std::string module_name(std::string_view mechanism, const Weights& w) {
+  return w.path().empty() ? std::string(mechanism) : fmt::format("{} {}", mechanism, w.path());
+}
+
 void check_size(std::string_view where, std::string_view name, std::int64_t size, std::int64_t least) {
   constexpr std::int64_t kMost = 1 << 20;
   if (size < least || size > kMost) throw Error(fmt::format("{}: {} is {}, expected {} to {}", where, name, size, least, kMost));

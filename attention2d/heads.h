@@ -3,19 +3,24 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include <vitrine/attention2d/cpu/linear_attention.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/tensor.h>
+#include <vitrine/layers/weights.h>
 
 namespace vitrine::detail {
 
 // q [B, Lq, H, D], k [B, Lk, H, D], v [B, Lk, H, Dv] of one floating type on the cpu, with heads, keys and channels;
 // else Error.
 void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v);
-// What a module's path `where` says of a size that is not 1 to 2^20: above it, products of sizes could overflow, and before
-// that the memory asked for would be beyond any machine's.
+// What messages call a module: "agent_attention blocks.0.attn".
+std::string module_name(std::string_view mechanism, const Weights& w);
+
+// `where` is a module's name. A size that is not `least` to 2^20 is an Error: above it, products of sizes could overflow, and
+// before that the memory asked for would be beyond any machine's.
 void check_size(std::string_view where, std::string_view name, std::int64_t size, std::int64_t least = 1);
 // At least one head, and as many as divide dim.
 void check_num_heads(std::string_view where, std::int64_t dim, std::int64_t num_heads);

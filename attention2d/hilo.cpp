@@ -15,7 +15,7 @@
 namespace vitrine {
 
 HiLoAttention::HiLoAttention(const Weights& w, const HiLoConfig& c) : config(c) {
-  const std::string where = fmt::format("hilo_attention {}", w.path());
+  const std::string where = detail::module_name("hilo_attention", w);
   detail::check_num_heads(where, c.dim, c.num_heads);
   detail::check_size(where, "window_size", c.window_size);
   if (!(c.alpha >= 0 && c.alpha <= 1)) throw Error(fmt::format("{}: alpha {}, expected 0 to 1", where, c.alpha));

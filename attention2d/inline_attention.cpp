@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -43,8 +44,9 @@ Tensor predict_kernels(const InlineAttention& m, const Tensor& x) {
 
 InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
-  for (const std::int64_t size : c.window_size) detail::check_size(w.path(), "window_size", size);
+  const std::string where = detail::module_name("inline_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  for (const std::int64_t size : c.window_size) detail::check_size(where, "window_size", size);
   const std::int64_t d = c.dim / c.num_heads;
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);

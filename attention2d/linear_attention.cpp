@@ -346,7 +346,8 @@ Tensor feature_dots(const Tensor& x, FeatureMap map, const Tensor& u) {
 
 LinearAttention::LinearAttention(const Weights& w, const LinearAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  const std::string where = detail::module_name("linear_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }

@@ -1,5 +1,6 @@
 #include <vitrine/attention2d/linfusion.h>
 
+#include <string>
 #include <utility>
 
 #include <vitrine/attention2d/heads.h>
@@ -11,7 +12,7 @@ namespace vitrine {
 namespace {
 
 LinFusionAttention::Mixer make_mixer(const Weights& w, std::int64_t dim, std::int64_t hidden) {
-  detail::check_size(w.path(), "hidden width", hidden, 0);
+  detail::check_size(detail::module_name("linfusion_attention", w), "hidden width", hidden, 0);
   if (hidden == 0) return {};
   return {Linear(w / 0, dim, hidden), Linear(w / 3, hidden, dim), LayerNorm(w / 1, hidden, 1e-5)};
 }
@@ -32,7 +33,8 @@ Tensor LinFusionAttention::Mixer::operator()(const Tensor& x) const {
 
 LinFusionAttention::LinFusionAttention(const Weights& w, const LinFusionAttentionConfig& c, const LinearOptions& out_options)
     : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  const std::string where = detail::module_name("linfusion_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   mix_q = make_mixer(w / "to_q_", c.dim, c.query_hidden);
   mix_k = make_mixer(w / "to_k_", c.dim, c.key_hidden);
   to_q = make_projection(w / "to_q", c.dim, c.query_hidden > 0);

@@ -143,11 +143,12 @@ Tensor shifted_bias(const Tensor& bias, const Tensor& regions) {
 
 PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentionConfig& c, const LinearOptions& proj_options)
     : config(c) {
-  detail::check_size(w.path(), "dim", c.dim);
+  const std::string where = detail::module_name("partition_attention", w);
+  detail::check_size(where, "dim", c.dim);
   if (c.head_dim < 1 || c.dim % c.head_dim != 0)
-    throw Error(fmt::format("{}: dim {} is not a multiple of head_dim {}", w.path(), c.dim, c.head_dim));
+    throw Error(fmt::format("{}: dim {} is not a multiple of head_dim {}", where, c.dim, c.head_dim));
   for (const std::int64_t size : c.size)
-    if (size < 1 || size > 4096) throw Error(fmt::format("{}: size is {}, expected 1 to 4096", w.path(), size));
+    if (size < 1 || size > 4096) throw Error(fmt::format("{}: size is {}, expected 1 to 4096", where, size));
   const std::int64_t heads = c.dim / c.head_dim, rows = 2 * c.size[0] - 1, columns = 2 * c.size[1] - 1;
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   const Weights rel_pos = w / "rel_pos";

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -59,10 +60,11 @@ Tensor linear(const Tensor& q, const Tensor& k, const Tensor& v, const Rotation&
 }  // namespace
 
 RalaAttention::RalaAttention(const Weights& w, const RalaAttentionConfig& c, const LinearOptions& proj_options) : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  const std::string where = detail::module_name("rala_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   if (c.dim / c.num_heads % 4 != 0)
     throw Error(
-        fmt::format("{}: heads of {} channels, expected a multiple of 4: two axes turn in pairs", w.path(), c.dim / c.num_heads));
+        fmt::format("{}: heads of {} channels, expected a multiple of 4: two axes turn in pairs", where, c.dim / c.num_heads));
   qkvo = Linear(w / "qkvo", c.dim, 4 * c.dim);
   lepe = Conv2d(w / "lepe", c.dim, c.dim, 5, 5, {.pad_h = 2, .pad_w = 2, .groups = c.dim});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);

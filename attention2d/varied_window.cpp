@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -61,9 +62,10 @@ Linear regressor(const Weights& w, std::int64_t dim, std::int64_t out) {
 VariedWindowAttention::VariedWindowAttention(const Weights& w, const VariedWindowAttentionConfig& c,
                                              const LinearOptions& proj_options)
     : config(c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  const std::string where = detail::module_name("varied_window_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   for (const std::int64_t size : c.window_size)
-    if (size < 1 || size > 4096) throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", w.path(), size));
+    if (size < 1 || size > 4096) throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", where, size));
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   offsets = regressor(w / "sampling_offsets.2", c.dim, 2 * c.num_heads);
   scales = regressor(w / "sampling_scales.2", c.dim, 2 * c.num_heads);

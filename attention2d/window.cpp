@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -27,12 +28,13 @@ namespace {
 
 template <typename Config>
 void validate(const Weights& w, const Config& c) {
-  detail::check_num_heads(w.path(), c.dim, c.num_heads);
+  const std::string where = detail::module_name("window_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
   for (std::size_t a = 0; a < 2; ++a) {
     if (c.window_size[a] < 1 || c.window_size[a] > 4096)
-      throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", w.path(), c.window_size[a]));
+      throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", where, c.window_size[a]));
     if (c.shift_size[a] < 0 || c.shift_size[a] > 4096)
-      throw Error(fmt::format("{}: shift_size is {}, expected 0 to 4096", w.path(), c.shift_size[a]));
+      throw Error(fmt::format("{}: shift_size is {}, expected 0 to 4096", where, c.shift_size[a]));
   }
 }
 

@@ -94,6 +94,12 @@ class CaseText {
     if (!value || *value == kFlag) fail(fmt::format("no {}NUMBER", letter));
     return *value;
   }
+  // How many tokens, heads, channels there are.
+  std::int64_t count(std::string_view letter) {
+    const std::int64_t value = number(letter);
+    if (value < 1) fail(fmt::format("{} is 0", letter));
+    return value;
+  }
   std::int64_t number(std::string_view letter, std::int64_t otherwise) {
     return numbers_.contains(letter) ? number(letter) : find(letter).value_or(otherwise);
   }
@@ -146,7 +152,7 @@ Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, st
 }
 
 AttentionProblem make_sdpa(CaseText& c) {
-  const std::int64_t h = c.number("h"), n = c.number("n"), d = c.number("d");
+  const std::int64_t h = c.count("h"), n = c.count("n"), d = c.count("d");
   c.finish(0);
   const Tensor qkv = projection(c, {n}, h, d);
   return {
@@ -159,7 +165,7 @@ AttentionProblem make_sdpa(CaseText& c) {
 template <int kAxes>
 AttentionProblem make_neighborhood(CaseText& c) {
   const auto& sizes = c.sizes(kAxes);
-  const std::int64_t h = c.number("h"), d = c.number("d"), k = c.number("k"), dilation = c.number("dil", 1);
+  const std::int64_t h = c.count("h"), d = c.count("d"), k = c.number("k"), dilation = c.number("dil", 1);
   const bool rpb = c.flag("rpb");
   c.finish(kAxes);
   NeighborhoodOptions options;
@@ -192,20 +198,20 @@ AttentionProblem layer_problem(const CaseText& c, const std::vector<std::int64_t
 
 AttentionProblem make_focal(CaseText& c) {
   const FocalModulationConfig config{
-      .dim = c.number("c"), .focal_level = c.number("l"), .focal_window = c.number("w"), .focal_factor = c.number("f", 2)};
+      .dim = c.count("c"), .focal_level = c.number("l"), .focal_window = c.number("w"), .focal_factor = c.number("f", 2)};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return FocalModulation(w, config); });
 }
 
 AttentionProblem make_gnconv(CaseText& c) {
-  const GnConvConfig config{.dim = c.number("c"), .order = c.number("o")};
+  const GnConvConfig config{.dim = c.count("c"), .order = c.number("o")};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return GnConv(w, config); });
 }
 
 AttentionProblem make_aggregated(CaseText& c) {
   const AggregatedAttentionConfig config{
-      .dim = c.number("c"), .num_heads = c.number("h"), .window_size = c.number("w"), .sr_ratio = c.number("r")};
+      .dim = c.count("c"), .num_heads = c.count("h"), .window_size = c.number("w"), .sr_ratio = c.number("r")};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return AggregatedAttention(w, config); });
 }
@@ -213,7 +219,7 @@ AttentionProblem make_aggregated(CaseText& c) {
 AttentionProblem make_window(CaseText& c) {
   const std::int64_t window = c.number("w"), shift = c.number("s");
   const WindowAttentionConfig config{
-      .dim = c.number("c"), .num_heads = c.number("h"), .window_size = {window, window}, .shift_size = {shift, shift}};
+      .dim = c.count("c"), .num_heads = c.count("h"), .window_size = {window, window}, .shift_size = {shift, shift}};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return WindowAttention(w, config); });
 }
@@ -221,7 +227,7 @@ AttentionProblem make_window(CaseText& c) {
 AttentionProblem make_window_v2(CaseText& c) {
   const std::int64_t window = c.number("w"), shift = c.number("s");
   const WindowAttentionV2Config config{
-      .dim = c.number("c"), .num_heads = c.number("h"), .window_size = {window, window}, .shift_size = {shift, shift}};
+      .dim = c.count("c"), .num_heads = c.count("h"), .window_size = {window, window}, .shift_size = {shift, shift}};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return WindowAttentionV2(w, config); });
 }
@@ -229,15 +235,14 @@ AttentionProblem make_window_v2(CaseText& c) {
 template <PartitionKind kKind>
 AttentionProblem make_partition(CaseText& c) {
   const std::int64_t size = c.number("w");
-  const PartitionAttentionConfig config{
-      .dim = c.number("c"), .head_dim = c.number("d"), .partition = kKind, .size = {size, size}};
+  const PartitionAttentionConfig config{.dim = c.count("c"), .head_dim = c.count("d"), .partition = kKind, .size = {size, size}};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return PartitionAttention(w, config); });
 }
 
 AttentionProblem make_halo(CaseText& c) {
-  HaloAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
-  config.head_dim = config.value_head_dim = c.number("d");
+  HaloAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h")};
+  config.head_dim = config.value_head_dim = c.count("d");
   config.block_size = c.number("w");
   config.halo_size = c.number("r");
   c.finish(2);
@@ -246,7 +251,7 @@ AttentionProblem make_halo(CaseText& c) {
 
 AttentionProblem make_bi_level_routing(CaseText& c) {
   const BiLevelRoutingConfig config{
-      .dim = c.number("c"), .num_heads = c.number("h"), .n_win = c.number("p"), .topk = c.number("t")};
+      .dim = c.count("c"), .num_heads = c.count("h"), .n_win = c.number("p"), .topk = c.number("t")};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return BiLevelRoutingAttention(w, config); });
 }
@@ -255,7 +260,7 @@ AttentionProblem make_agent(CaseText& c) {
   const auto& map = c.sizes(2);
   const std::int64_t side = c.number("a");
   const AgentAttentionConfig config{
-      .dim = c.number("c"), .num_heads = c.number("h"), .agent_num = side * side, .height = map[0], .width = map[1]};
+      .dim = c.count("c"), .num_heads = c.count("h"), .agent_num = side * side, .height = map[0], .width = map[1]};
   c.finish(2);
   AttentionProblem problem =
       layer_problem(c, {map[0] * map[1]}, config.dim, [&](const Weights& w) { return AgentAttention(w, config); });
@@ -264,26 +269,28 @@ AttentionProblem make_agent(CaseText& c) {
 }
 
 AttentionProblem make_hilo(CaseText& c) {
-  HiLoConfig config{.dim = c.number("c"), .num_heads = c.number("h"), .window_size = c.number("w")};
-  config.alpha = static_cast<double>(c.number("a")) / 10 + 1e-9;  // a tenths of the heads, rounded down
+  HiLoConfig config{.dim = c.count("c"), .num_heads = c.count("h"), .window_size = c.number("w")};
+  const std::int64_t tenths = c.number("a");
+  if (tenths > 10) c.fail(fmt::format("{} tenths of the heads", tenths));
+  config.alpha = static_cast<double>(tenths) / 10 + (tenths < 10 ? 1e-9 : 0);  // of the heads, rounded down
   config.qkv_bias = true;
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return HiLoAttention(w, config); });
 }
 
 // The axes of x [B, N, C].
-std::vector<std::int64_t> token_count(CaseText& c) { return {c.number("n")}; }
+std::vector<std::int64_t> token_count(CaseText& c) { return {c.count("n")}; }
 
 AttentionProblem make_linear(CaseText& c) {
   const std::vector<std::int64_t> tokens = token_count(c);
-  const LinearAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  const LinearAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h")};
   c.finish(0);
   return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return LinearAttention(w, config); });
 }
 
 AttentionProblem make_linfusion(CaseText& c) {
   const std::vector<std::int64_t> tokens = token_count(c);
-  LinFusionAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  LinFusionAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h")};
   config.query_hidden = config.key_hidden = c.number("m", 0);
   c.finish(0);
   return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return LinFusionAttention(w, config); });
@@ -291,21 +298,21 @@ AttentionProblem make_linfusion(CaseText& c) {
 
 AttentionProblem make_efficient(CaseText& c) {
   const std::vector<std::int64_t> tokens = token_count(c);
-  const std::int64_t dim = c.number("c");
-  const EfficientAttentionConfig config{.dim = dim, .key_dim = dim, .value_dim = dim, .num_heads = c.number("h")};
+  const std::int64_t dim = c.count("c");
+  const EfficientAttentionConfig config{.dim = dim, .key_dim = dim, .value_dim = dim, .num_heads = c.count("h")};
   c.finish(0);
   return layer_problem(c, tokens, dim, [&](const Weights& w) { return EfficientAttention(w, config); });
 }
 
 AttentionProblem make_flow(CaseText& c) {
   const std::vector<std::int64_t> tokens = token_count(c);
-  const FlowAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  const FlowAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h")};
   c.finish(0);
   return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return FlowAttention(w, config); });
 }
 
 AttentionProblem make_fast(CaseText& c) {
-  const std::int64_t n = c.number("n"), h = c.number("h"), d = c.number("d"), order = c.number("o", 2);
+  const std::int64_t n = c.count("n"), h = c.count("h"), d = c.count("d"), order = c.number("o", 2);
   c.finish(0);
   const Tensor qkv = projection(c, {n}, h, d);
   return {.run =
@@ -321,7 +328,7 @@ AttentionProblem make_fast(CaseText& c) {
 
 AttentionProblem make_channel(CaseText& c) {
   const std::vector<std::int64_t> tokens = token_count(c);
-  ChannelAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  ChannelAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h")};
   config.version = static_cast<int>(c.number("v", 1));
   c.finish(0);
   return layer_problem(c, tokens, config.dim, [&](const Weights& w) { return ChannelAttention(w, config); });
@@ -329,7 +336,7 @@ AttentionProblem make_channel(CaseText& c) {
 
 AttentionProblem make_varied_window(CaseText& c) {
   const std::int64_t window = c.number("w");
-  const VariedWindowAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h"), .window_size = {window, window}};
+  const VariedWindowAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h"), .window_size = {window, window}};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return VariedWindowAttention(w, config); });
 }
@@ -338,8 +345,8 @@ AttentionProblem make_varied_window(CaseText& c) {
 template <typename Config, typename Make>
 AttentionProblem whole_map_problem(CaseText& c, Config config, const Make& make) {
   const auto& map = c.sizes(2);
-  config.dim = c.number("c");
-  config.num_heads = c.number("h");
+  config.dim = c.count("c");
+  config.num_heads = c.count("h");
   config.window_size = {map[0], map[1]};
   c.finish(2);
   AttentionProblem problem = layer_problem(c, {map[0] * map[1]}, config.dim, [&](const Weights& w) { return make(w, config); });
@@ -359,14 +366,14 @@ AttentionProblem make_focused(CaseText& c) {
 }
 
 AttentionProblem make_rala(CaseText& c) {
-  const RalaAttentionConfig config{.dim = c.number("c"), .num_heads = c.number("h")};
+  const RalaAttentionConfig config{.dim = c.count("c"), .num_heads = c.count("h")};
   c.finish(2);
   return layer_problem(c, c.sizes(2), config.dim, [&](const Weights& w) { return RalaAttention(w, config); });
 }
 
 AttentionProblem make_clear(CaseText& c) {
   const auto& map = c.sizes(2);
-  const std::int64_t h = c.number("h"), d = c.number("d");
+  const std::int64_t h = c.count("h"), d = c.count("d");
   ClearOptions options;
   options.height = map[0];
   options.width = map[1];

@@ -136,8 +136,17 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
 
 BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options) {
   if (options.height > 0) throw Error(fmt::format("attention case '{}': its sizes are in its name, no image size applies", text));
+  const auto run = [&](const auto& f) {
+    try {
+      return f();
+    } catch (const Error& error) {  // what a mechanism or the allocator says does not name the case
+      const std::string_view what = error.what();
+      if (what.find(text) != std::string_view::npos) throw;
+      throw Error(fmt::format("attention case '{}': {}", text, what));
+    }
+  };
   Building building;
-  const AttentionProblem problem = make_attention_problem(text, options.batch_size, options.dtype);
+  const AttentionProblem problem = run([&] { return make_attention_problem(text, options.batch_size, options.dtype); });
   if (!problem.takes_impl && !options.impl.empty())
     throw Error(
         fmt::format("attention case '{}': a layer chooses its implementations; impl '{}' is for operators on given q, k, v", text,
@@ -151,7 +160,7 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row);
-  time_passes([&] { problem.run(options.impl); }, options, building, row);
+  run([&] { time_passes([&] { problem.run(options.impl); }, options, building, row); });
   return row;
 }
 

@@ -72,7 +72,13 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
 
   // Only the command that was asked for gets its options: help of the whole program needs no more than names.
-  const std::string_view name = argc > 1 ? argv[1] : "";
+  std::string_view name = argc > 1 ? argv[1] : "";
+  const bool asks_for_help = name == "help";  // vitrine help COMMAND: vitrine COMMAND --help
+  if (asks_for_help) {
+    --argc;
+    ++argv;
+    name = argc > 1 ? argv[1] : "--help";
+  }
   std::function<int(Console&)> body;
   for (const Command* command : kCommands) {
     CLI::App* sub = app.add_subcommand(std::string(command->name), std::string(command->summary));
@@ -92,6 +98,7 @@ int run(int argc, char** argv) {
   }
   try {
     std::vector<std::string> arguments = join_numbers(argc, argv);
+    if (asks_for_help) arguments.emplace_back("--help");
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
     app.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {

@@ -126,6 +126,14 @@ BenchmarkOptions options_of(const Console& console, const Options& options) {
   return each;
 }
 
+// No model has the name of a kind of case: "na2d", "na2d_56".
+Error with_example(const std::string& name, const Error& error) {
+  for (const AttentionForm& form : attention_forms())
+    if (name.substr(0, name.find('_')) == form.prefix)
+      return Error(fmt::format("{}; attention cases are like {}", error.what(), form.example));
+  return error;
+}
+
 int run_benchmark(Console& console, const Options& options) {
   const BenchmarkOptions each = options_of(console, options);
   Report report(console, each.dtype);
@@ -134,7 +142,7 @@ int run_benchmark(Console& console, const Options& options) {
     try {
       report.add(is_attention_case(name) ? benchmark_attention(name, each) : benchmark_model(name, each));
     } catch (const Error& error) {  // the others are still run
-      report.fail(name, error);
+      report.fail(name, is_attention_case(name) ? error : with_example(name, error));
     }
   }
   return report.finish();

@@ -51,6 +51,18 @@ TEST_CASE("attention cases are timed like models, one JSON object a line") {
   CHECK(contains(rows[2]["error"].get<std::string>(), "no dNUMBER"));
 }
 
+TEST_CASE("cases that are none or too large are told by name") {
+  const auto error_of = [](const char* name) { return run_vitrine({"benchmark", name, "--seconds", "0"}).err; };
+  CHECK(contains(error_of("na2d"), "unknown model 'na2d'"));
+  CHECK(contains(error_of("na2d"), "attention cases are like na2d_56x56_h2_d32_k7"));
+  CHECK(contains(error_of("sdpa_h3_n0_d64"), "n is 0"));
+  CHECK(contains(error_of("swin_14x14_c16_h3_w7_s0"),
+                 "attention case 'swin_14x14_c16_h3_w7_s0': window_attention: dim 16 is not a multiple of 3 heads"));
+  CHECK(contains(error_of("hilo_14x14_c16_h2_w2_a11"), "11 tenths of the heads"));
+  CHECK(contains(error_of("sdpa_h16777216_n16777216_d16777216"), "attention case 'sdpa_h16777216_n16777216_d16777216': "));
+  CHECK(contains(error_of("na2d_16000000x16000000_h2_d32_k7"), "attention case 'na2d_16000000x16000000_h2_d32_k7': "));
+}
+
 TEST_CASE("an implementation of an attention operator is timed by its name") {
   const auto benchmark = [](const char* name, const char* impl) {
     return run_vitrine({"benchmark", name, "--impl", impl, "--json", "--seconds", "0"});

@@ -13,6 +13,7 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 TEST_CASE("help names every command, and each command's help has examples and the common options") {
   const RunResult all = run_vitrine({"--help"});
+  CHECK(run_vitrine({"help"}).out == all.out);
   CHECK(all.code == 0);
   CHECK(all.err.empty());
   for (const std::string& command : kCommands) {
@@ -21,6 +22,7 @@ TEST_CASE("help names every command, and each command's help has examples and th
     const RunResult help = run_vitrine({command, "--help"});
     CHECK(help.code == 0);
     CHECK(help.err.empty());
+    CHECK(run_vitrine({"help", command}).out == help.out);
     CHECK(contains(help.out, "Examples:\n  "));
     CHECK(contains(help.out, "vitrine " + command));
     for (const char* option : {"--device", "--dtype", "--threads", "--quiet", "--json"}) CHECK(contains(help.out, option));
