@@ -10,7 +10,7 @@
 
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
-#include <vitrine/layers/cpu/recent_cache.h>
+#include <vitrine/layers/recent_cache.h>
 
 namespace vitrine {
 
@@ -22,7 +22,7 @@ struct MapWindows {
   Tensor bias;
 };
 
-class WindowCache : public cpu::RecentCache<Size, MapWindows> {};
+class WindowCache : public detail::RecentCache<Size, MapWindows> {};
 
 namespace {
 

@@ -1,11 +1,10 @@
 // Position tables and the like: computed once for a map's size.
 #pragma once
 
-#include <cstddef>
+#include <array>
 #include <cstdint>
-#include <memory>
-#include <mutex>
-#include <vector>
+
+#include <vitrine/layers/recent_cache.h>
 
 namespace vitrine::detail {
 
@@ -15,25 +14,11 @@ class SizeCache {
  public:
   template <typename Make>
   T get(std::int64_t height, std::int64_t width, const Make& make) const {
-    const std::lock_guard lock(state_->mutex);
-    auto& entries = state_->entries;
-    for (const Entry& entry : entries)
-      if (entry.height == height && entry.width == width) return entry.value;
-    if (entries.size() == kMost) entries.erase(entries.begin());
-    return entries.emplace_back(Entry{height, width, make()}).value;
+    return *values_.get({height, width}, make);
   }
 
  private:
-  static constexpr std::size_t kMost = 8;
-  struct Entry {
-    std::int64_t height, width;
-    T value;
-  };
-  struct State {
-    std::mutex mutex;
-    std::vector<Entry> entries;
-  };
-  std::shared_ptr<State> state_ = std::make_shared<State>();
+  RecentCache<std::array<std::int64_t, 2>, T, 8> values_;
 };
 
 }  // namespace vitrine::detail

@@ -140,7 +140,7 @@ class DnnlConv final : public PackedConv {
   bool separate_;
   dnnl::memory::desc weight_desc_;  // leaves the layout to oneDNN
   DnnlBuffer weight_;
-  mutable RecentCache<ConvKey, Primitive> cache_;
+  detail::RecentCache<ConvKey, Primitive> cache_;
 };
 
 class DepthwiseConv final : public PackedConv {

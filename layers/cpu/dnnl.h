@@ -9,9 +9,9 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include <vitrine/layers/cpu/recent_cache.h>
 #include <vitrine/layers/dtype.h>
 #include <vitrine/layers/ops.h>
+#include <vitrine/layers/recent_cache.h>
 
 namespace vitrine::cpu {
 

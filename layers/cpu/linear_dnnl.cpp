@@ -86,7 +86,7 @@ class DnnlLinear final : public PackedLinear {
   Tensor bias_;
   dnnl::memory::desc weight_desc_;
   DnnlBuffer weight_;
-  mutable RecentCache<MatmulKey, Matmul> cache_;
+  detail::RecentCache<MatmulKey, Matmul> cache_;
 };
 
 }  // namespace
