@@ -452,9 +452,9 @@ Built build_varied_window(const Weights& w, const MixerConfig& c) {
   return map_mixer(VariedWindowAttention(w, config, c.proj));
 }
 
-constexpr std::string_view kInlineMaps[] = {"identity", "exp"};
-constexpr MixerOption kInlineOptions[] = {{"kernel_func", Kind::choice, 0, 0, 1, "feature map of queries and keys", kInlineMaps},
-                                          {"feature_scale", Kind::number, 1, 1e-6, 1e6, "before the map; 0.2 with exp"}};
+constexpr std::string_view kInlineMaps[] = {"identity", "relu", "leakyrelu", "exp"};
+constexpr MixerOption kInlineOptions[] = {
+    {"kernel_func", Kind::choice, 0, 0, 3, "feature map of queries and keys; exp is exp(0.2 x)", kInlineMaps}};
 Built build_inline(const Weights& w, const MixerConfig& c) {
   expect_class_token_at_most("inline", c);
   InlineAttentionConfig config;
@@ -462,8 +462,9 @@ Built build_inline(const Weights& w, const MixerConfig& c) {
   config.num_heads = c.num_heads;
   config.window_size = {c.tokens.height, c.tokens.width};
   config.class_token = c.tokens.prefix == 1;
-  config.feature_map = integer(c, "kernel_func") == 1 ? FeatureMap::exp : FeatureMap::identity;
-  config.feature_scale = static_cast<float>(number(c, "feature_scale"));
+  constexpr FeatureMap kMaps[] = {FeatureMap::identity, FeatureMap::relu, FeatureMap::leaky_relu, FeatureMap::exp};
+  config.feature_map = kMaps[integer(c, "kernel_func")];
+  if (config.feature_map == FeatureMap::exp) config.feature_scale = 0.2f;
   config.qkv_bias = c.qkv_bias;
   return sized_mixer("inline", InlineAttention(w, config, c.proj), c);
 }
@@ -521,13 +522,14 @@ constexpr Mechanism kMechanisms[] = {
 };
 
 std::string text_of(const MixerOption& option, double value) {
-  return option.kind == Kind::choice ? std::string(option.choices[static_cast<std::size_t>(value)]) : fmt::format("{:g}", value);
+  return option.kind == Kind::choice ? std::string(option.choices[static_cast<std::size_t>(value)])
+                                     : fmt::format("{:.10g}", value);
 }
 
 void check_value(const Mechanism& mechanism, const MixerOption& option, double value) {
   const bool whole = option.kind == Kind::number || value == std::floor(value);
   if (!(value >= option.least && value <= option.most) || !whole)
-    throw Error(fmt::format("attention '{}': {} is {:g}, expected {}{} to {}", mechanism.name, option.name, value,
+    throw Error(fmt::format("attention '{}': {} is {:.10g}, expected {}{} to {}", mechanism.name, option.name, value,
                             option.kind == Kind::number ? "" : "an integer from ", text_of(option, option.least),
                             text_of(option, option.most)));
 }

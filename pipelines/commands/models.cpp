@@ -93,7 +93,7 @@ nlohmann::ordered_json default_of(const MixerOption& option) {
 std::string range_text(const MixerOption& option) {
   if (option.kind == MixerOptionKind::boolean) return {};
   if (option.kind == MixerOptionKind::choice) return fmt::format("{}", fmt::join(option.choices, ", "));
-  return fmt::format("{:g} to {:g}", option.least, option.most);
+  return fmt::format("{:.10g} to {:.10g}", option.least, option.most);
 }
 
 nlohmann::ordered_json to_json(const Mechanism& mechanism) {
