@@ -14,8 +14,9 @@ std::int64_t make_divisible(double value, std::int64_t divisor, double limit) {
   return static_cast<double>(nearest) < limit * value ? nearest + divisor : nearest;
 }
 
-SqueezeExcite::SqueezeExcite(const Weights& w, std::int64_t channels, std::int64_t reduced, Activation activation)
-    : fc1(w / "fc1", channels, reduced), fc2(w / "fc2", reduced, channels), activation(activation) {}
+SqueezeExcite::SqueezeExcite(const Weights& w, std::int64_t channels, std::int64_t reduced, Activation activation,
+                             std::string_view first, std::string_view second)
+    : fc1(w / first, channels, reduced), fc2(w / second, reduced, channels), activation(activation) {}
 
 Tensor SqueezeExcite::gates(const Tensor& x) const {
   if (x.rank() != 4) throw Error(fmt::format("squeeze_excite: x is {}, expected [B, H, W, C]", x.shape().to_string()));

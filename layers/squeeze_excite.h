@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
@@ -20,8 +21,9 @@ VITRINE_API std::int64_t make_divisible(double value, std::int64_t divisor = 8, 
 
 struct VITRINE_API SqueezeExcite {
   SqueezeExcite() = default;
-  // w.fc1 [reduced, channels], w.fc2 [channels, reduced], with biases.
-  SqueezeExcite(const Weights& w, std::int64_t channels, std::int64_t reduced, Activation activation = Activation::relu);
+  // w.fc1 [reduced, channels], w.fc2 [channels, reduced], with biases; some have other names.
+  SqueezeExcite(const Weights& w, std::int64_t channels, std::int64_t reduced, Activation activation = Activation::relu,
+                std::string_view first = "fc1", std::string_view second = "fc2");
   bool defined() const { return fc1.defined(); }
   Tensor gates(const Tensor& x) const;  // x [B, H, W, C] -> [B, 1, 1, C]
   Tensor operator()(const Tensor& x) const { return multiply(x, gates(x)); }

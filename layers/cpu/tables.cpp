@@ -5,6 +5,7 @@
 #include <vitrine/layers/cpu/depthwise.h>
 #include <vitrine/layers/cpu/elementwise.h>
 #include <vitrine/layers/cpu/linear_kernels.h>
+#include <vitrine/layers/cpu/mix.h>
 #include <vitrine/layers/cpu/norm.h>
 #include <vitrine/layers/cpu/pool.h>
 #include <vitrine/layers/dtype.h>
@@ -15,6 +16,7 @@ VITRINE_DEFINE_KERNEL_TABLE(CopyKernels, copy_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(DepthwiseKernels, depthwise_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(ElementwiseKernels, elementwise_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(LinearKernels, linear_kernels)
+VITRINE_DEFINE_KERNEL_TABLE(MixKernels, mix_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(NormKernels, norm_kernels)
 VITRINE_DEFINE_KERNEL_TABLE(PoolKernels, pool_kernels)
 
