@@ -27,7 +27,10 @@ GnConv::GnConv(const Weights& w, const GnConvConfig& c, const LinearOptions& pro
       split_linear(w / "proj_in", c.dim, outs, {.bias = true, .scale = c.scale == 1.0f ? Tensor() : rows});
   proj_a = parts[0];
   proj_b = parts[1];
-  dwconv = Conv2d(w / "dwconv", wide, wide, 7, 7, {.pad_h = 3, .pad_w = 3, .groups = wide});
+  if (c.global_filter[0] > 0)
+    filter = GlobalLocalFilter(w / "dwconv", wide, c.global_filter[0], c.global_filter[1]);
+  else
+    dwconv = Conv2d(w / "dwconv", wide, wide, 7, 7, {.pad_h = 3, .pad_w = 3, .groups = wide});
   for (std::int64_t i = 0; i + 1 < c.order; ++i) {
     const std::int64_t out = dims[static_cast<std::size_t>(i + 1)];
     pws.emplace_back(w / "pws" / i, dims[static_cast<std::size_t>(i)], out,
@@ -40,8 +43,8 @@ Tensor GnConv::operator()(const Tensor& x, Tensor residual) const {
   if (x.rank() != 4 || x.size(3) != config.dim)
     throw Error(fmt::format("gnconv: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
   if (x.size(1) == 0 || x.size(2) == 0) throw Error("gnconv: the map is empty");
-  Tensor a = proj_a(x);                // [B, H, W, dims[0]]
-  const Tensor b = dwconv(proj_b(x));  // [B, H, W, sum(dims)]
+  Tensor a = proj_a(x);                                                               // [B, H, W, dims[0]]
+  const Tensor wide = proj_b(x), b = filter.defined() ? filter(wide) : dwconv(wide);  // [B, H, W, sum(dims)]
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < dims.size(); ++i) {
     if (i > 0) a = pws[i - 1](a);  // [B, H, W, dims[i]]

@@ -9,9 +9,11 @@
 // five maps of memory.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
+#include <vitrine/attention2d/global_filter.h>
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
@@ -23,6 +25,8 @@ namespace vitrine {
 struct GnConvConfig {
   std::int64_t dim = 0, order = 5;  // dim: a multiple of 2^(order - 1)
   float scale = 1.0f;               // of the convolution's output
+  // [height, width] of the weights: a GlobalLocalFilter (global_filter.h) instead of the 7 x 7 convolution; 0: not
+  std::array<std::int64_t, 2> global_filter{0, 0};
 };
 
 struct VITRINE_API GnConv {
@@ -36,6 +40,7 @@ struct VITRINE_API GnConv {
   Linear proj_a, proj_b, proj_out;  // proj_a and proj_b: the rows of proj_in
   std::vector<Linear> pws;
   Conv2d dwconv;
+  GlobalLocalFilter filter;  // in its place
 };
 
 }  // namespace vitrine

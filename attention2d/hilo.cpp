@@ -61,6 +61,7 @@ Tensor HiLoAttention::operator()(const Tensor& x, Tensor residual) const {
   if (hi > 0) {
     const Tensor qkv = parts.slice(2, 0, 3 * hi).unflatten(2, {3, hi_heads, head_dim});
     GroupedOptions options;
+    options.scale = config.scale;
     options.queries = options.keys = partition_windows(H, W, {size, size}).tokens;
     project(h_proj, 0, grouped_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), options));
   }
@@ -68,7 +69,7 @@ Tensor HiLoAttention::operator()(const Tensor& x, Tensor residual) const {
     const Tensor source = size == 1 ? x : avg_pool2d(x, {.kernel_h = size, .kernel_w = size, .stride_h = size, .stride_w = size});
     const Tensor kv = l_kv(source).flatten(1, 2).unflatten(2, {2, lo_heads, head_dim});  // [B, windows, 2, heads, head_dim]
     const Tensor q = parts.slice(2, 3 * hi, 3 * hi + lo).unflatten(2, {lo_heads, head_dim});
-    project(l_proj, hi, attention(q, kv.select(2, 0), kv.select(2, 1)));
+    project(l_proj, hi, attention(q, kv.select(2, 0), kv.select(2, 1), {.scale = config.scale}));
   }
   return y;
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
@@ -22,6 +23,7 @@ struct HiLoConfig {
   std::int64_t window_size = 2;
   double alpha = 0.5;  // share of Lo-Fi heads: int(heads alpha); all where window_size is 1
   bool qkv_bias = false;
+  std::optional<float> scale{};  // of the logits; default: head_dim ** -0.5
 };
 
 struct VITRINE_API HiLoAttention {
