@@ -139,15 +139,15 @@ Tensor ConvNeXt::stem(const Tensor& images) const {  // [B, H, W, in_chans] -> [
 
 Tensor ConvNeXt::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
   Tensor x = stem(images);
-  if (observer) observer("stem", x);
+  detail::observe_nchw(observer, "stem", x);
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     const Stage& stage = stages_[i];
     if (stage.downsample.defined()) x = stage.downsample(x);
     for (std::size_t j = 0; j < stage.blocks.size(); ++j) {
       x = stage.blocks[j](std::move(x));
-      if (observer) observer(fmt::format("stages.{}.blocks.{}", i, j), x);
+      if (observer) detail::observe_nchw(observer, fmt::format("stages.{}.blocks.{}", i, j), x);
     }
-    if (observer) observer(fmt::format("stages.{}", i), x);
+    if (observer) detail::observe_nchw(observer, fmt::format("stages.{}", i), x);
     if (stage_done) stage_done(i, x);
   }
   return x;

@@ -129,14 +129,14 @@ FocalNet::FocalNet(const Weights& w, FocalNetConfig config) : config_(std::move(
 
 Tensor FocalNet::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
   Tensor x = stem_(images);  // [B, H / 4, W / 4, C]
-  if (observer) observer("stem", x);
+  detail::observe_nchw(observer, "stem", x);
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     if (stages_[i].downsample.defined()) x = stages_[i].downsample(x);
     for (std::size_t j = 0; j < stages_[i].blocks.size(); ++j) {
       x = stages_[i].blocks[j](std::move(x));
-      if (observer) observer(fmt::format("layers.{}.blocks.{}", i, j), x);
+      if (observer) detail::observe_nchw(observer, fmt::format("layers.{}.blocks.{}", i, j), x);
     }
-    if (observer) observer(fmt::format("layers.{}", i), x);
+    if (observer) detail::observe_nchw(observer, fmt::format("layers.{}", i), x);
     if (stage_done) stage_done(i, x);
   }
   return x;

@@ -32,6 +32,10 @@ Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model)
   return x.slice(1, 0, H).slice(2, 0, W);
 }
 
+void observe_nchw(const Observer& observer, std::string_view path, const Tensor& x) {
+  if (observer) observer(path, permute(x, std::array{0, 3, 1, 2}));
+}
+
 Tensor HierarchicalBackbone::checked(const Tensor& images) const {
   if (images.rank() != 4 || images.size(3) != in_chans_ || images.numel() == 0)
     throw Error(fmt::format("{}: images are {}, expected [B, H, W, {}]", info_.name, images.shape().to_string(), in_chans_));

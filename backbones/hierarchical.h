@@ -23,6 +23,9 @@ VITRINE_API Tensor global_pool(const Tensor& x, GlobalPool pool);              /
 // where nothing is left.
 Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model);
 
+// Calls the observer, where there is one, with x [B, H, W, C] as an original whose maps are [B, C, H, W] has it.
+void observe_nchw(const Observer& observer, std::string_view path, const Tensor& x);
+
 // A family derives from it, fills in strides_, head_ and the fields of Backbone, and writes run_stages; what differs from
 // mean, linear layer in its head it overrides.
 class VITRINE_API HierarchicalBackbone : public Backbone {

@@ -7,9 +7,13 @@
 #include <vitrine/backbones/convnext.h>
 #include <vitrine/backbones/eva.h>
 #include <vitrine/backbones/family.h>
+#include <vitrine/backbones/flowformer.h>
 #include <vitrine/backbones/focalnet.h>
+#include <vitrine/backbones/hornet.h>
+#include <vitrine/backbones/litv2.h>
 #include <vitrine/backbones/mlp_mixer.h>
 #include <vitrine/backbones/nat.h>
+#include <vitrine/backbones/patchconvnet.h>
 #include <vitrine/backbones/resnet.h>
 #include <vitrine/backbones/vit.h>
 #include <vitrine/layers/error.h>
@@ -19,9 +23,10 @@ namespace vitrine {
 namespace detail {
 
 std::span<const Family* const> families() {
-  static constexpr const Family* kFamilies[] = {&kVitFamily,      &kDeitFamily,     &kEvaFamily,          &kBeitFamily,
-                                                &kNatFamily,      &kDinatSFamily,   &kNatIsotropicFamily, &kResNetFamily,
-                                                &kConvNeXtFamily, &kMlpMixerFamily, &kFocalNetFamily};
+  static constexpr const Family* kFamilies[] = {&kVitFamily,      &kDeitFamily,         &kEvaFamily,          &kBeitFamily,
+                                                &kNatFamily,      &kDinatSFamily,       &kNatIsotropicFamily, &kResNetFamily,
+                                                &kConvNeXtFamily, &kMlpMixerFamily,     &kFocalNetFamily,     &kHorNetFamily,
+                                                &kLitV2Family,    &kPatchConvNetFamily, &kFlowformerFamily};
   return kFamilies;
 }
 

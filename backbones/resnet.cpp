@@ -200,16 +200,16 @@ Tensor ResNet::reduce(const Tensor& x) const {  // [B, H, W, C] -> [B, H / 2, W 
 
 Tensor ResNet::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
   Tensor x = stem(images);
-  if (observer) observer("act1", x);
+  detail::observe_nchw(observer, "act1", x);
   if (stage_done) stage_done(0, x);
   x = reduce(x);
-  if (observer) observer("maxpool", x);
+  detail::observe_nchw(observer, "maxpool", x);
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     for (std::size_t j = 0; j < stages_[i].size(); ++j) {
       x = stages_[i][j](std::move(x));
-      if (observer) observer(fmt::format("layer{}.{}", i + 1, j), x);
+      if (observer) detail::observe_nchw(observer, fmt::format("layer{}.{}", i + 1, j), x);
     }
-    if (observer) observer(fmt::format("layer{}", i + 1), x);
+    if (observer) detail::observe_nchw(observer, fmt::format("layer{}", i + 1), x);
     if (stage_done) stage_done(i + 1, x);
   }
   return x;

@@ -8,8 +8,9 @@ using namespace vitrine::test;
 
 namespace {
 
-constexpr int kPublished = 5, kSmall = 11;
-const std::string kNames = "^(resnet50|convnext_tiny|mixer_b16_224|focalnet_tiny_[sl]rf)$";
+constexpr int kPublished = 10, kSmall = 14;
+const std::string kNames =
+    "^(resnet50|convnext_tiny|mixer_b16_224|focalnet_tiny_[sl]rf|hornet_.*|litv2_.*|patchconvnet_.*|flowformer_cv)$";
 
 }  // namespace
 

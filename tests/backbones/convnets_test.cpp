@@ -59,12 +59,12 @@ TEST_CASE("convnets: the observer sees the modules of the original") {
   std::map<std::string, Shape> seen;
   const Observer observer = [&](std::string_view path, const Tensor& output) { seen[std::string(path)] = output.shape(); };
   build(kConvNeXt)->forward_features(images(1, 64, 64), observer);
-  CHECK(seen.at("stages.2.blocks.1") == Shape{1, 4, 4, 24});
-  CHECK(seen.at("stages.3") == Shape{1, 2, 2, 32});
+  CHECK(seen.at("stages.2.blocks.1") == Shape{1, 24, 4, 4});  // channels first, as there
+  CHECK(seen.at("stages.3") == Shape{1, 32, 2, 2});
   build(kMixer)->forward_features(images(1, 48, 64), observer);
   CHECK(seen.at("blocks.1") == Shape{1, 48, 16});
   build(kFocalNet)->forward_features(images(1, 64, 64), observer);
-  CHECK(seen.at("layers.1.blocks.0") == Shape{1, 8, 8, 32});
+  CHECK(seen.at("layers.1.blocks.0") == Shape{1, 32, 8, 8});
 }
 
 TEST_CASE("convnets: wrong images and arguments are refused") {
