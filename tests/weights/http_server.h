@@ -75,6 +75,7 @@ class WebServer {
     const std::lock_guard lock(mutex_);
     return requests_;
   }
+  std::uint64_t sent() const { return sent_; }  // bytes of bodies, so far
   std::size_t count(std::string_view method) const {
     const auto all = requests();
     return static_cast<std::size_t>(
@@ -123,7 +124,7 @@ class WebServer {
     return request;
   }
 
-  void reply(int client, const WebRequest& request, const WebReply& reply) const {
+  void reply(int client, const WebRequest& request, const WebReply& reply) {
     std::string head = fmt::format("HTTP/1.1 {} Status\r\nConnection: close\r\n", reply.status);
     if (!reply.headers.contains("Content-Length")) head += fmt::format("Content-Length: {}\r\n", reply.body.size());
     for (const auto& [name, value] : reply.headers) head += fmt::format("{}: {}\r\n", name, value);
@@ -131,7 +132,9 @@ class WebServer {
     const std::size_t size = std::min(reply.cut, reply.body.size());
     for (std::size_t at = 0; at < size && !closing_; at += reply.piece) {
       if (reply.pause_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(reply.pause_ms));
-      if (!send_all(client, std::string_view(reply.body).substr(at, std::min(reply.piece, size - at)))) return;
+      const std::string_view piece = std::string_view(reply.body).substr(at, std::min(reply.piece, size - at));
+      if (!send_all(client, piece)) return;
+      sent_ += piece.size();
     }
   }
 
@@ -148,6 +151,7 @@ class WebServer {
   int socket_;
   std::uint16_t port_ = 0;
   std::atomic<bool> closing_{false};
+  std::atomic<std::uint64_t> sent_{0};
   std::thread acceptor_;
   std::vector<std::thread> threads_;
   mutable std::mutex mutex_;
