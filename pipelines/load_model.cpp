@@ -13,6 +13,7 @@
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/image.h>
+#include <vitrine/pipelines/open_model.h>
 #include <vitrine/pipelines/preprocess.h>
 #include <vitrine/weights/labels.h>
 #include <vitrine/weights/shipped.h>
@@ -60,10 +61,12 @@ std::vector<std::string> read_labels(const std::string& path) {
   throw Error(fmt::format("unknown model '{}'{}; `vitrine models` lists all", name, detail::suggest_names(name, known, 5)));
 }
 
-// A published configuration without the number of classes: a checkpoint that was fine-tuned has its own, in its head.
+// A published configuration without the number of classes: a checkpoint that was fine-tuned has its own, in its head. That there
+// is none stays.
 Arguments parse_config(const std::string& json, const std::string& where) {
   Arguments arguments = detail::parse_json_arguments(json, where);
-  arguments.erase("num_classes");
+  if (const auto classes = arguments.find("num_classes"); classes != arguments.end() && classes->second != "0")
+    arguments.erase(classes);
   return arguments;
 }
 
@@ -75,7 +78,8 @@ void read_metadata(ResolvedModel& resolved) {
   if (resolved.architecture.empty()) {
     if (architecture.empty())
       throw Error(fmt::format("{}: its metadata names no architecture; name the model (--model NAME)", where));
-    resolved.architecture = resolved.name = architecture;
+    resolved.architecture = architecture;
+    if (resolved.name.empty()) resolved.name = architecture;
   }
   if (resolved.architecture == architecture && resolved.arguments.empty())
     if (const std::string config = value_or_empty(metadata, "config"); !config.empty())
@@ -102,17 +106,22 @@ ResolvedModel resolve_model(const ModelOptions& options) {
           fmt::format("{}: its weights {} are not there; examples/quickstart.sh fetches them", shipped->name, shipped->file));
     resolved.architecture = shipped->architecture;
     if (!shipped->config.empty()) resolved.arguments = parse_config(shipped->config, shipped->name);
-    resolved.weights = open_weights(options.weights.empty() ? shipped->file : options.weights);
+    resolved.weights = open_model_weights(options.weights.empty() ? shipped->file : options.weights, options.progress);
     if (options.weights.empty()) {
       resolved.preprocess = shipped->preprocess;
       resolved.classes = shipped->classes;
     }
+  } else if (is_hub_name(options.model)) {
+    if (!options.weights.empty())
+      throw Error(fmt::format("{}: brings its weights; give either this model or other weights (--weights {})", options.model,
+                              options.weights));
+    resolved.weights = open_model_weights(options.model, options.progress);
   } else {
     if (!options.model.empty() && !is_model(options.model)) unknown_model(options.model);
     if (options.weights.empty())
       throw Error(fmt::format("{}: no weights are shipped with this model; give a checkpoint (--weights FILE)", options.model));
     resolved.architecture = options.model;
-    resolved.weights = open_weights(options.weights);
+    resolved.weights = open_model_weights(options.weights, options.progress);
   }
   read_metadata(resolved);
   const PreprocessOverrides& wanted = options.preprocess;

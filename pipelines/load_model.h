@@ -12,6 +12,7 @@
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
+#include <vitrine/weights/hub.h>
 
 namespace vitrine {
 
@@ -24,14 +25,15 @@ struct PreprocessOverrides {
 };
 
 struct ModelOptions {
-  // A shipped model ("nat_fashion"), any other by name ("vit_small_patch16_224", may carry [arguments]); empty: what the
-  // metadata of the weights says.
+  // A shipped model ("nat_fashion"), any other by name ("vit_small_patch16_224", may carry [arguments]), one of the Hugging Face
+  // hub ("hf:timm/vit_small_patch16_224.augreg_in1k") with its weights; empty: what the metadata of the weights says.
   std::string model;
-  std::string weights;  // a .safetensors file, index.json or folder; empty: those that are shipped with the model
+  std::string weights;  // a checkpoint, index.json, folder or hf:OWNER/NAME; empty: those that are shipped with the model
   std::string labels;   // a text file, a class name a line; empty: the names in the weights' metadata, or of ImageNet-1k
   DType dtype = DType::f32;
   Device device;
   PreprocessOverrides preprocess;
+  FetchProgress progress;  // of downloads
 };
 
 // What the options lead to, before anything is built: model and arguments, the opened weights and what their metadata says.

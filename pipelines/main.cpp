@@ -139,6 +139,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "vitrine: not enough memory\n");
   } catch (const std::exception& error) {
     fmt::print(stderr, "vitrine: {}\n", error.what());
+    if (interrupted()) code = kInterrupted;
   }
   return code;
 }

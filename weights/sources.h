@@ -49,6 +49,12 @@ struct NameRule {
 VITRINE_API std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> source,
                                                         std::span<const NameRule> rules);
 
+// Names with a number in brackets are rows of one parameter: qkv[0].weight, qkv[1].weight and qkv[2].weight become qkv.weight.
+VITRINE_API std::shared_ptr<const WeightSource> stacked(std::shared_ptr<const WeightSource> source);
+// The same tensors under another description, with other metadata.
+VITRINE_API std::shared_ptr<const WeightSource> described(std::shared_ptr<const WeightSource> source, std::string name,
+                                                          std::map<std::string, std::string> metadata);
+
 // Writes through a temporary file that is renamed at the end; throws Error (disk full, ...) and leaves nothing behind.
 VITRINE_API void save_safetensors(const std::string& path, const std::map<std::string, Tensor>& tensors,
                                   const std::map<std::string, std::string>& metadata = {});

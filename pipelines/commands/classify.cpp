@@ -130,7 +130,8 @@ const Command kClassifyCommand{
         "  vitrine classify examples/images/clothes\n"
         "  vitrine classify shirt.png --topk 3 --json\n"
         "  cat coat.jpg | vitrine classify -\n"
-        "  vitrine classify photos --model vit_small_patch16_224 --weights vit_small.safetensors --results-file out.csv",
+        "  vitrine classify photos --model vit_small_patch16_224 --weights vit_small.safetensors --results-file out.csv\n"
+        "  vitrine classify photos --model hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto options = std::make_shared<Options>();
       app.add_option("IMAGE", options->inputs, "Pictures, folders of pictures, or - for standard input")

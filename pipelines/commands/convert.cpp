@@ -10,6 +10,8 @@
 
 #include <vitrine/pipelines/commands/command.h>
 #include <vitrine/pipelines/commands/files.h>
+#include <vitrine/pipelines/commands/model_options.h>
+#include <vitrine/pipelines/open_model.h>
 #include <vitrine/weights/sources.h>
 
 namespace vitrine::command {
@@ -27,7 +29,7 @@ int run_convert(Console& console, const Options& options, SaveOptions save) {
   std::error_code error;
   if (!options.force && std::filesystem::exists(options.output, error))
     throw Error(fmt::format("{}: is there already; --force replaces it", options.output));
-  const auto source = open_weights(options.input);
+  const auto source = open_model_weights(options.input, show_downloads(console));
   // In KB, so that the line stays readable.
   std::unique_ptr<Progress> progress;
   save.progress = [&](std::int64_t done, std::int64_t total) {
@@ -57,11 +59,13 @@ const Command kConvertCommand{
     .summary = "Write a checkpoint of any format (PyTorch, ONNX, safetensors) as one .safetensors file",
     .examples =
         "  vitrine convert swin_tiny.pth swin_tiny.safetensors\n"
+        "  vitrine convert hf:microsoft/swin-tiny-patch4-window7-224 swin_tiny.safetensors\n"
         "  vitrine convert model.onnx model.safetensors --dtype bf16\n"
         "  vitrine convert sharded/model.safetensors.index.json whole.safetensors --force",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto options = std::make_shared<Options>();
-      app.add_option("IN", options->input, "Checkpoint: .safetensors, .pth, .pt, .bin, .onnx, index.json or a folder with one")
+      app.add_option("IN", options->input,
+                     "Checkpoint: .safetensors, .pth, .pt, .bin, .onnx, index.json, a folder with one, or hf:OWNER/NAME")
           ->required()
           ->option_text("");
       app.add_option("OUT", options->output, "The .safetensors file to write")->required()->option_text("");

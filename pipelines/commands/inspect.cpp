@@ -10,6 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include <vitrine/pipelines/commands/command.h>
+#include <vitrine/pipelines/commands/model_options.h>
+#include <vitrine/pipelines/open_model.h>
 #include <vitrine/weights/sources.h>
 
 namespace vitrine::command {
@@ -27,7 +29,7 @@ nlohmann::ordered_json metadata_value(const std::string& text) {
 }
 
 int run_inspect(Console& console, const std::string& path) {
-  const auto source = open_weights(path);
+  const auto source = open_model_weights(path, show_downloads(console));
   Totals totals;
   auto tensors = nlohmann::ordered_json::array();
   std::vector<std::vector<std::string>> table{{"tensor", "type", "shape", "elements"}};
@@ -72,10 +74,12 @@ const Command kInspectCommand{
     .examples =
         "  vitrine inspect weights/shipped/nat_fashion.safetensors\n"
         "  vitrine inspect swin_tiny.pth\n"
+        "  vitrine inspect hf:timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k\n"
         "  vitrine inspect sharded/model.safetensors.index.json --json",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto path = std::make_shared<std::string>();
-      app.add_option("FILE", *path, "A checkpoint: .safetensors, .pth, .pt, .bin, .onnx, an index.json, or a folder with one")
+      app.add_option("FILE", *path,
+                     "A checkpoint: .safetensors, .pth, .pt, .bin, .onnx, an index.json, a folder with one, or hf:OWNER/NAME")
           ->required()
           ->option_text("");
       return [path](Console& console) { return run_inspect(console, *path); };

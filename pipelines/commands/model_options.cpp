@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include <memory>
 #include <tuple>
 #include <utility>
 
@@ -45,11 +46,12 @@ std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
-  app.add_option("--model", options.model, "A name of `vitrine models`, may carry [arguments]; default: what the weights say")
+  app.add_option("--model", options.model,
+                 "A name of `vitrine models`, may carry [arguments], or hf:OWNER/NAME[@REVISION]; default: what the weights say")
       ->option_text("NAME")
       ->group(kGroup);
   app.add_option("--weights,--checkpoint", options.weights,
-                 "Checkpoint: .safetensors, .pth, .pt, .bin, .onnx, index.json or a folder with one")
+                 "Checkpoint: .safetensors, .pth, .pt, .bin, .onnx, index.json, a folder with one, or hf:OWNER/NAME")
       ->option_text("FILE")
       ->group(kGroup);
   PreprocessOverrides& preprocess = options.preprocess;
@@ -102,7 +104,26 @@ ModelOptions complete_options(const Console& console, ModelOptions options, cons
   if (options.model.empty() && options.weights.empty()) options.model = fallback;
   options.dtype = console.options().dtype;
   options.device = Context::current().device();
+  options.progress = show_downloads(console);
   return options;
+}
+
+FetchProgress show_downloads(const Console& console) {
+  struct State {
+    std::string file;
+    std::unique_ptr<Progress> progress;
+  };
+  return [&console, state = std::make_shared<State>()](std::string_view file, std::int64_t done, std::int64_t total) {
+    constexpr std::int64_t kStep = 1 << 20;
+    if (total > kStep && (!state->progress || state->file != file)) {
+      state->file = file;
+      state->progress.reset();  // clears its line before the next begins
+      state->progress = std::make_unique<Progress>(console, fmt::format("download {} MB", file), total / kStep);
+    }
+    if (state->progress && total > 0) state->progress->update(done / kStep);
+    if (done >= total) state->progress.reset();
+    return !interrupted();
+  };
 }
 
 std::vector<std::string> join_numbers(int argc, char** argv) {

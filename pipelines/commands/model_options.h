@@ -33,6 +33,9 @@ void add_batch_options(CLI::App& app, BatchOptions& options);
 // With the common options' type and device. Without a name and without weights: `fallback`.
 ModelOptions complete_options(const Console& console, ModelOptions options, const std::string& fallback);
 
+// A line about each file that is downloaded; stops at Ctrl-C. `console` must outlive it.
+FetchProgress show_downloads(const Console& console);
+
 // "--mean 0.5 0.5 0.5", as timm has it, becomes "--mean 0.5,0.5,0.5": pictures may follow.
 std::vector<std::string> join_numbers(int argc, char** argv);
 
