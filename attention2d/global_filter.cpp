@@ -1,12 +1,13 @@
 #include <vitrine/attention2d/global_filter.h>
 
-#include <array>
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include <fmt/format.h>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/mix_rows.h>
 #include <vitrine/layers/ops.h>
 
@@ -43,6 +44,27 @@ Tensor complex_waves(std::int64_t size, double sign) {
       p[2 * size * size + size] = a;
     }
   return t;
+}
+
+// rows of [a_0, b_0, a_1, b_1, ...]; Element has the values' size.
+template <typename Element>
+void interleave_rows(const Tensor& a, const Tensor& b, Tensor& y) {
+  const std::int64_t half = a.size(-1), rows = a.numel() / half;
+  const auto *from_a = static_cast<const Element*>(a.raw()), *from_b = static_cast<const Element*>(b.raw());
+  auto* to = static_cast<Element*>(y.raw());
+  cpu::parallel_for(rows, std::max<std::int64_t>(1, cpu::kGrain / half), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * half; i < end * half; ++i) {
+      to[2 * i] = from_a[i];
+      to[2 * i + 1] = from_b[i];
+    }
+  });
+}
+
+// a, b [B, H, W, C], contiguous and of one type -> [B, H, W, 2 C], channel by channel.
+Tensor interleaved(const Tensor& a, const Tensor& b) {
+  Tensor y = Tensor::empty({a.size(0), a.size(1), a.size(2), 2 * a.size(3)}, a.dtype(), a.device());
+  a.dtype() == DType::f32 ? interleave_rows<std::uint32_t>(a, b, y) : interleave_rows<std::uint16_t>(a, b, y);
+  return y;
 }
 
 }  // namespace
@@ -125,9 +147,7 @@ Tensor GlobalLocalFilter::operator()(const Tensor& x) const {
   const Tensor y = pre_norm(x);
   const std::int64_t half = y.size(3) / 2;
   const Tensor local = dw(y.slice(3, 0, half)), global = filter(y.slice(3, half, 2 * half));
-  // Channel by channel.
-  const Shape single{y.size(0), y.size(1), y.size(2), half, 1};
-  return post_norm(concat(std::array{local.view(single), global.view(single)}, 4).view(y.shape()));
+  return post_norm(interleaved(local, global));
 }
 
 }  // namespace vitrine
