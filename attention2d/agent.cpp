@@ -121,28 +121,31 @@ AgentAttention::AgentAttention(const Weights& w, const AgentAttentionConfig& c, 
   validate(w, c);
   if (c.sr_ratio != 1)
     throw Error(fmt::format("{}: sr_ratio is for AgentAttentionPvt", detail::module_name("agent_attention", w)));
-  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
-  dwc = Conv2d(w / "dwc", c.dim, c.dim, 3, 3, depthwise(c.dim));
+  if (!c.mix_only) qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  dwc = Conv2d(w / (c.mix_only ? "get_v" : "dwc"), c.dim, c.dim, 3, 3, depthwise(c.dim));
   Biases biases = read_biases(w, c, c.height, c.width);
   gather_bias = std::move(biases.gather);
   spread_bias = std::move(biases.spread);
-  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  if (!c.mix_only) proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }
 
 Tensor AgentAttention::operator()(const Tensor& x, Tensor residual) const {
-  const std::int64_t first = config.class_token ? 1 : 0, tokens = first + config.height * config.width;
-  check_tokens(x, tokens, config.dim);
+  check_tokens(x, (config.class_token ? 1 : 0) + config.height * config.width, config.dim);
   const Tensor parts = qkv(x).unflatten(2, {3, config.dim});  // [B, N, 3, C]
-  const auto part = [&](int i) { return parts.select(2, i); };
+  return proj(mix(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2)), {.residual = std::move(residual)});
+}
+
+Tensor AgentAttention::mix(const Tensor& q, const Tensor& k, const Tensor& v) const {
+  const std::int64_t first = config.class_token ? 1 : 0, tokens = first + config.height * config.width;
+  for (const Tensor* t : {&q, &k, &v}) check_tokens(*t, tokens, config.dim);
   const auto map = [&](const Tensor& t) { return t.slice(1, first, tokens).unflatten(1, {config.height, config.width}); };
   const auto heads = [&](const Tensor& t) { return t.unflatten(2, {config.num_heads, config.dim / config.num_heads}); };
-  const Tensor agents = agents_of(map(part(0)), config);
-  Tensor y = agent_attention(heads(part(0)), agents, heads(part(1)), heads(part(2)),
+  Tensor y = agent_attention(heads(q), agents_of(map(q), config), heads(k), heads(v),
                              {.gather_bias = gather_bias, .spread_bias = spread_bias})
                  .flatten(2, 3);  // [B, N, C]
   Tensor image = map(y);
-  dwc.add_to(image, map(part(2)));
-  return proj(y, {.residual = std::move(residual)});
+  dwc.add_to(image, map(v));
+  return y;
 }
 
 AgentAttentionPvt::AgentAttentionPvt(const Weights& w, const AgentAttentionConfig& c, const LinearOptions& proj_options)

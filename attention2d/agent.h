@@ -41,6 +41,7 @@ struct AgentAttentionConfig {
   bool class_token = false;
   bool qkv_bias = true;
   std::int64_t sr_ratio = 1;
+  bool mix_only = false;  // CSWin: q, k, v from outside; w.get_v in the place of w.dwc, no w.qkv and w.proj
 };
 
 struct VITRINE_API AgentAttention {
@@ -51,6 +52,8 @@ struct VITRINE_API AgentAttention {
   AgentAttention(const Weights& w, const AgentAttentionConfig& config, const LinearOptions& proj_options = {});
   // x [B, class tokens + height * width, dim] -> same
   Tensor operator()(const Tensor& x, Tensor residual = {}) const;
+  // What is between the projections: q, k, v [B, N, dim], views -> [B, N, dim]
+  Tensor mix(const Tensor& q, const Tensor& k, const Tensor& v) const;
 
   AgentAttentionConfig config;
   Linear qkv, proj;

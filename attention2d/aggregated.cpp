@@ -10,9 +10,11 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/heads.h>
+#include <vitrine/attention2d/partition.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
@@ -188,20 +190,53 @@ constexpr detail::Candidate<Problem> kCandidates[] = {
     {"reference", [](const Problem&) { return std::string(); }, run_reference},
 };
 
-// Offsets (query - pooled key) of one axis on the scale that cpb takes: [size][pooled], the key's coordinate the mean of
-// those that adaptive pooling gives it.
-std::vector<float> axis_offsets(std::int64_t size, std::int64_t pooled) {
+// An offset in tokens on the scale that cpb takes, `reference` the size of the axis that it is measured by.
+float log_offset(double tokens, std::int64_t reference) {
+  const double r = reference > 1 ? 8.0 * tokens / static_cast<double>(reference - 1) : 0.0;
+  return static_cast<float>(std::copysign(std::log2(1.0 + std::abs(r)) / 3.0, r));
+}
+
+// Offsets (query - pooled key) of one axis: [size][pooled], the key's coordinate the mean of those that adaptive pooling gives
+// it.
+std::vector<float> axis_offsets(std::int64_t size, std::int64_t pooled, std::int64_t reference) {
   std::vector<float> offsets(static_cast<std::size_t>(size * pooled));
   for (std::int64_t j = 0; j < pooled; ++j) {
     const std::int64_t begin = j * size / pooled, end = ((j + 1) * size + pooled - 1) / pooled;
     const double centre = 0.5 * static_cast<double>(begin + end - 1);
-    for (std::int64_t i = 0; i < size; ++i) {
-      const double r = size > 1 ? 8.0 * (static_cast<double>(i) - centre) / static_cast<double>(size - 1) : 0.0;
-      offsets[static_cast<std::size_t>(i * pooled + j)] =
-          static_cast<float>(std::copysign(std::log2(1.0 + std::abs(r)) / 3.0, r));
-    }
+    for (std::int64_t i = 0; i < size; ++i)
+      offsets[static_cast<std::size_t>(i * pooled + j)] = log_offset(static_cast<double>(i) - centre, reference);
   }
   return offsets;
+}
+
+// A layer of the position MLP: in f32, whatever the rest is in.
+Linear table_layer(const Weights& w, std::int64_t in, std::int64_t out) {
+  return {w.get("weight", {out, in}), w.get("bias", {out}), DType::f32, w.device()};
+}
+
+// The hidden size of the position MLP is the checkpoint's.
+std::int64_t table_hidden(const Weights& w) {
+  const auto stored = (w / "cpb_fc1").shape_of("weight");
+  return stored && stored->rank() == 2 ? (*stored)[0] : 512;
+}
+
+HeadGates read_gates(const Weights& w, std::int64_t dim, std::int64_t heads, std::int64_t shared, std::int64_t routed) {
+  return shared == 0 && routed == 0 ? HeadGates() : HeadGates(w, {dim, heads, shared, routed});
+}
+
+// y [..., heads, D] times the token's weights of heads.
+void weigh_heads(Tensor& y, const HeadGates& gates, const Tensor& x) {
+  if (!gates.defined()) return;
+  const Tensor weights = gates(x).to(y.dtype());
+  multiply_(y, weights.unsqueeze(weights.rank()));
+}
+
+// [heads]: softplus of the parameter
+Tensor read_temperature(const Weights& w, std::int64_t heads) {
+  Tensor temperature = w.get("temperature", {heads, 1, 1}).view({heads}).clone();
+  for (float& t : std::span(temperature.data<float>(), static_cast<std::size_t>(heads)))
+    t = t > 20.0f ? t : std::log1p(std::exp(t));
+  return temperature;
 }
 
 }  // namespace
@@ -224,32 +259,37 @@ AggregatedAttention::AggregatedAttention(const Weights& w, const AggregatedAtten
   constexpr std::int64_t kMost = 1 << 10;
   if (c.window_size < 1 || c.window_size > kMost || c.sr_ratio < 1 || c.sr_ratio > kMost)
     throw Error(fmt::format("{}: window_size {}, sr_ratio {}; expected 1 to {}", where, c.window_size, c.sr_ratio, kMost));
+  if (c.fixed_pool_size < 0 || c.fixed_pool_size > kMost)
+    throw Error(fmt::format("{}: fixed_pool_size is {}, expected 1 to {}, or 0", where, c.fixed_pool_size, kMost));
   const std::int64_t heads = c.num_heads, head_dim = c.dim / heads, area = c.window_size * c.window_size;
   q = Linear(w / "q", c.dim, c.dim, {.bias = c.qkv_bias, .scale = {}});
   kv = Linear(w / "kv", c.dim, 2 * c.dim, {.bias = c.qkv_bias, .scale = {}});
   sr = Linear(w / "sr", c.dim, c.dim);
   norm = LayerNorm(w / "norm", c.dim, 1e-5);
-  const auto stored = (w / "cpb_fc1").shape_of("weight");
-  const std::int64_t hidden = stored && stored->rank() == 2 ? (*stored)[0] : 512;
-  const auto table_layer = [](const Weights& layer, std::int64_t in, std::int64_t out) {  // in f32, whatever the rest is in
-    return Linear(layer.get("weight", {out, in}), layer.get("bias", {out}), DType::f32, layer.device());
-  };
+  const std::int64_t hidden = table_hidden(w);
   cpb_fc1 = table_layer(w / "cpb_fc1", 2, hidden);
   cpb_fc2 = table_layer(w / "cpb_fc2", hidden, heads);
   query_embedding = w.get("query_embedding", {heads, 1, head_dim}).view({heads, head_dim});
-  temperature = w.get("temperature", {heads, 1, 1}).view({heads}).clone();
-  for (float& t : std::span(temperature.data<float>(), static_cast<std::size_t>(heads)))
-    t = t > 20.0f ? t : std::log1p(std::exp(t));  // softplus
+  temperature = read_temperature(w, heads);
+  gates = read_gates(w, c.dim, heads, c.shared_head, c.routed_head);
   local_bias = w.get("relative_pos_bias_local", {heads, area});
   learnable_tokens = w.get("learnable_tokens", {heads, head_dim, area});
   learnable_bias = w.get("learnable_bias", {heads, 1, area}).view({heads, area});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }
 
+std::array<std::int64_t, 2> AggregatedAttention::pooled_size(std::int64_t height, std::int64_t width) const {
+  if (config.fixed_pool_size > 0) return {config.fixed_pool_size, config.fixed_pool_size};
+  return {height / config.sr_ratio, width / config.sr_ratio};
+}
+
 // [heads, P, H W]; a row of queries at a time, so that the hidden layer of all pairs is never held.
 Tensor AggregatedAttention::make_pool_bias(std::int64_t height, std::int64_t width) const {
-  const std::int64_t rows = height / config.sr_ratio, columns = width / config.sr_ratio, pooled = rows * columns;
-  const std::vector<float> down = axis_offsets(height, rows), across = axis_offsets(width, columns);
+  const auto [rows, columns] = pooled_size(height, width);
+  const auto [tall, wide] = config.pretrain_size;
+  const std::int64_t pooled = rows * columns;
+  const std::vector<float> down = axis_offsets(height, rows, tall > 0 ? tall : height);
+  const std::vector<float> across = axis_offsets(width, columns, wide > 0 ? wide : width);
   const std::int64_t heads = config.num_heads;
   Tensor bias = Tensor::empty({heads, pooled, height * width});
   Tensor offsets = Tensor::empty({width, pooled, 2});
@@ -273,7 +313,7 @@ Tensor AggregatedAttention::operator()(const Tensor& x, Tensor residual) const {
   if (x.rank() != 4 || x.size(3) != config.dim)
     throw Error(fmt::format("aggregated_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
   const std::int64_t H = x.size(1), W = x.size(2), heads = config.num_heads, head_dim = config.dim / heads;
-  const std::int64_t rows = H / config.sr_ratio, columns = W / config.sr_ratio;
+  const auto [rows, columns] = pooled_size(H, W);
   if (rows < 1 || columns < 1)
     throw Error(fmt::format("aggregated_attention: a map of {} x {} is smaller than sr_ratio {}", H, W, config.sr_ratio));
   checked_numel({heads, rows * columns, H, W}, DType::f32);
@@ -282,16 +322,60 @@ Tensor AggregatedAttention::operator()(const Tensor& x, Tensor residual) const {
   const Tensor reduced = adaptive_avg_pool2d(sr(x, {.activation = Activation::gelu, .residual = {}}), rows, columns);
   const Tensor pooled = kv(norm(reduced)).view({x.size(0), rows * columns, 2, heads, head_dim});
   const Tensor parts = kv(x).unflatten(3, {2, heads, head_dim});  // [B, H, W, 2, heads, D]
-  const Tensor y = aggregated_attention(q(x).unflatten(3, {heads, head_dim}), parts.select(3, 0), parts.select(3, 1),
-                                        pooled.select(2, 0), pooled.select(2, 1),
-                                        {.window_size = config.window_size,
-                                         .query_embedding = query_embedding,
-                                         .temperature = temperature,
-                                         .local_bias = local_bias,
-                                         .pool_bias = pool_bias,
-                                         .learnable_tokens = learnable_tokens,
-                                         .learnable_bias = learnable_bias});
+  Tensor y = aggregated_attention(q(x).unflatten(3, {heads, head_dim}), parts.select(3, 0), parts.select(3, 1),
+                                  pooled.select(2, 0), pooled.select(2, 1),
+                                  {.window_size = config.window_size,
+                                   .query_embedding = query_embedding,
+                                   .temperature = temperature,
+                                   .local_bias = local_bias,
+                                   .pool_bias = pool_bias,
+                                   .learnable_tokens = learnable_tokens,
+                                   .learnable_bias = learnable_bias});
+  weigh_heads(y, gates, x);
   return proj(y.flatten(3, 4), {.activation = Activation::none, .residual = std::move(residual)});  // [B, H, W, C]
+}
+
+CosineAttention::CosineAttention(const Weights& w, const CosineAttentionConfig& c, const LinearOptions& proj_options)
+    : config(c) {
+  detail::check_num_heads(detail::module_name("cosine_attention", w), c.dim, c.num_heads);
+  const std::int64_t heads = c.num_heads, hidden = table_hidden(w);
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  cpb_fc1 = table_layer(w / "cpb_fc1", 2, hidden);
+  cpb_fc2 = table_layer(w / "cpb_fc2", hidden, heads);
+  query_embedding = w.get("query_embedding", {heads, 1, c.dim / heads}).view({heads, c.dim / heads});
+  temperature = read_temperature(w, heads);
+  gates = read_gates(w, c.dim, heads, c.shared_head, c.routed_head);
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+}
+
+// The MLP of all offsets between two tokens, spread to all pairs.
+Tensor CosineAttention::make_bias(std::int64_t height, std::int64_t width) const {
+  const std::int64_t tall = config.pretrain_size[0] > 0 ? config.pretrain_size[0] : height;
+  const std::int64_t wide = config.pretrain_size[1] > 0 ? config.pretrain_size[1] : width;
+  Tensor offsets = Tensor::empty({(2 * height - 1) * (2 * width - 1), 2});
+  float* at = offsets.data<float>();
+  for (std::int64_t y = 1 - height; y < height; ++y)
+    for (std::int64_t x = 1 - width; x < width; ++x) {
+      *at++ = log_offset(static_cast<double>(y), tall);
+      *at++ = log_offset(static_cast<double>(x), wide);
+    }
+  return relative_position_bias(cpb_fc2(cpb_fc1(offsets, {.activation = Activation::relu})), {height, width});
+}
+
+Tensor CosineAttention::operator()(const Tensor& x, Tensor residual) const {
+  if (x.rank() != 4 || x.size(3) != config.dim)
+    throw Error(fmt::format("cosine_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  const std::int64_t H = x.size(1), W = x.size(2), heads = config.num_heads;
+  checked_numel({heads, H * W, H, W}, DType::f32);
+  const Tensor bias = bias_.get(H, W, [&] { return make_bias(H, W); });
+  const auto [queries, keys, values] = detail::split_qkv("cosine_attention", qkv, x.flatten(1, 2), heads);
+  Tensor q = l2_normalize(queries);
+  add_(q, query_embedding.to(q.dtype()));
+  const Tensor factor = affine(temperature, static_cast<float>(std::log(static_cast<double>(H * W))), 0.0f);
+  multiply_(q, factor.view({heads, 1}).to(q.dtype()));
+  Tensor y = attention(q, l2_normalize(keys), values, {.scale = 1.0f, .bias = bias});
+  weigh_heads(y, gates, x.flatten(1, 2));
+  return proj(y.view(x.shape()), {.residual = std::move(residual)});
 }
 
 }  // namespace vitrine

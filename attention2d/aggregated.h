@@ -10,9 +10,11 @@
 // pooled map of fixed size, quadratic for a fixed ratio. The table of pooled positions has heads x tokens x pooled numbers.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
+#include <vitrine/attention2d/head_gates.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/modules.h>
@@ -42,6 +44,9 @@ VITRINE_API Tensor aggregated_attention(const Tensor& q, const Tensor& k, const 
 struct AggregatedAttentionConfig {
   std::int64_t dim = 0, num_heads = 1, window_size = 3, sr_ratio = 8;  // pooled map: H / sr_ratio x W / sr_ratio
   bool qkv_bias = true;
+  std::array<std::int64_t, 2> pretrain_size{0, 0};  // of the map that offsets are measured by; 0: the map itself
+  std::int64_t fixed_pool_size = 0;                 // > 0: the pooled map's sides, whatever the map's
+  std::int64_t shared_head = 0, routed_head = 0;    // MoH: not both 0; weights of heads, as in head_gates.h
 };
 
 // The layer: x [B, H, W, C] -> the same. pooled = LayerNorm(adaptive_avg_pool(gelu(sr(x)))) through the same kv;
@@ -58,10 +63,36 @@ struct VITRINE_API AggregatedAttention {
   Linear q, kv, sr, proj, cpb_fc1, cpb_fc2;
   LayerNorm norm;
   Tensor query_embedding, temperature, local_bias, learnable_tokens, learnable_bias;
+  HeadGates gates;
 
  private:
+  std::array<std::int64_t, 2> pooled_size(std::int64_t height, std::int64_t width) const;
   Tensor make_pool_bias(std::int64_t height, std::int64_t width) const;
   detail::SizeCache<Tensor> pool_bias_;
+};
+
+// TransNeXt's deep stages: attention of all tokens with the same cosine logits and continuous position bias.
+struct CosineAttentionConfig {
+  std::int64_t dim = 0, num_heads = 1;
+  bool qkv_bias = true;
+  std::array<std::int64_t, 2> pretrain_size{0, 0};  // as above
+  std::int64_t shared_head = 0, routed_head = 0;    // as above
+};
+
+struct VITRINE_API CosineAttention {
+  CosineAttention() = default;
+  // w.qkv, w.query_embedding, w.temperature, w.cpb_fc1, w.cpb_fc2, w.proj, as above.
+  CosineAttention(const Weights& w, const CosineAttentionConfig& config, const LinearOptions& proj_options = {});
+  Tensor operator()(const Tensor& x, Tensor residual = {}) const;  // x [B, H, W, C] -> the same
+
+  CosineAttentionConfig config;
+  Linear qkv, proj, cpb_fc1, cpb_fc2;
+  Tensor query_embedding, temperature;
+  HeadGates gates;
+
+ private:
+  Tensor make_bias(std::int64_t height, std::int64_t width) const;  // [1, heads, H W, H W]
+  detail::SizeCache<Tensor> bias_;
 };
 
 }  // namespace vitrine

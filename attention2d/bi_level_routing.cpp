@@ -9,10 +9,12 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/cpu/routing.h>
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
+#include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/loops.h>
@@ -69,6 +71,17 @@ void check_routes(const Tensor& routes, std::int64_t batch, std::int64_t regions
 }
 
 float default_scale(std::int64_t dim) { return static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))); }
+
+void check_side(std::string_view where, std::int64_t side) {
+  constexpr std::int64_t kMostSide = 1 << 10;
+  if (side < 0 || side > kMostSide || (side > 0 && side % 2 == 0))
+    throw Error(fmt::format("{}: side_dwconv {}, expected an odd number below {} or 0", where, side, kMostSide));
+}
+
+Conv2d make_lepe(const Weights& w, std::int64_t dim, std::int64_t side) {
+  if (side == 0) return {};
+  return {w / "lepe", dim, dim, side, side, {.pad_h = side / 2, .pad_w = side / 2, .groups = dim}};
+}
 
 }  // namespace
 
@@ -147,9 +160,8 @@ BiLevelRoutingAttention::BiLevelRoutingAttention(const Weights& w, const BiLevel
   if (qk % c.num_heads != 0) throw Error(fmt::format("{}: qk_dim {} is not a multiple of {} heads", where, qk, c.num_heads));
   detail::check_size(where, "n_win", c.n_win);
   if (c.topk < 1) throw Error(fmt::format("{}: topk is {}, expected 1 to the number of regions", where, c.topk));
-  constexpr std::int64_t kMostSide = 1 << 10;
-  if (c.side_dwconv < 0 || c.side_dwconv > kMostSide || (c.side_dwconv > 0 && c.side_dwconv % 2 == 0))
-    throw Error(fmt::format("{}: side_dwconv {}, expected an odd number below {} or 0", where, c.side_dwconv, kMostSide));
+  if (c.scale && !(*c.scale > 0)) throw Error(fmt::format("{}: scale is {}, expected a positive one", where, *c.scale));
+  check_side(where, c.side_dwconv);
   const bool partial = c.uneven == BiLevelRoutingConfig::Uneven::partial;
   const Weights qkv_weights = partial ? w / "qkv_linear" : w / "qkv" / "qkv";
   const std::int64_t outputs = 2 * qk + c.dim;
@@ -157,9 +169,7 @@ BiLevelRoutingAttention::BiLevelRoutingAttention(const Weights& w, const BiLevel
   const Tensor bias = qkv_weights.get("bias", {outputs});
   routing = Linear(weight.view({outputs, c.dim}).slice(0, 0, 2 * qk), bias.slice(0, 0, 2 * qk), DType::f32, w.device());
   qkv = Linear(qkv_weights, c.dim, outputs);
-  if (c.side_dwconv > 0)
-    lepe = Conv2d(w / "lepe", c.dim, c.dim, c.side_dwconv, c.side_dwconv,
-                  {.pad_h = c.side_dwconv / 2, .pad_w = c.side_dwconv / 2, .groups = c.dim});
+  lepe = make_lepe(w, c.dim, c.side_dwconv);
   proj = Linear(w / (partial ? "output_linear" : "wo"), c.dim, c.dim, proj_options);
 }
 
@@ -180,17 +190,37 @@ Tensor BiLevelRoutingAttention::operator()(const Tensor& x, Tensor residual) con
     throw Error(fmt::format("bi_level_routing: topk is {}, a map of {}x{} has {} regions", config.topk, H, W, count));
   const Tensor map = pads ? pad_to(x, rows, columns) : x;
   const Tensor means = routing(region_means(map, region));  // f32 [B, R, 2 qk]
-  const Tensor routes = route_regions(means.slice(2, 0, qk), means.slice(2, qk, 2 * qk), config.topk);
+  const Tensor routes = traced_choice(route_regions(means.slice(2, 0, qk), means.slice(2, qk, 2 * qk), config.topk));
 
   const Tensor parts = qkv(map);  // [B, H, W, qk + qk + C]
   const auto part = [&](std::int64_t first, std::int64_t size) {
     return parts.slice(3, first, first + size).unflatten(3, {heads, size / heads});
   };
-  Tensor y =
-      routed_attention(part(0, qk), part(qk, qk), part(2 * qk, config.dim), routes, region, default_scale(qk)).flatten(3, 4);
+  Tensor y = routed_attention(part(0, qk), part(qk, qk), part(2 * qk, config.dim), routes, region,
+                              config.scale.value_or(default_scale(qk)))
+                 .flatten(3, 4);
   if (lepe.defined()) lepe.add_to(y, parts.slice(3, 2 * qk, 2 * qk + config.dim));
   if (y.size(1) != H || y.size(2) != W) y = y.slice(1, 0, H).slice(2, 0, W).contiguous();
   return proj(y, {.residual = std::move(residual)});  // [B, H, W, C]
+}
+
+LepeAttention::LepeAttention(const Weights& w, const LepeAttentionConfig& c, const LinearOptions& proj_options) : config(c) {
+  const std::string where = detail::module_name("lepe_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  check_side(where, c.side_dwconv);
+  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  lepe = make_lepe(w, c.dim, c.side_dwconv);
+  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+}
+
+Tensor LepeAttention::operator()(const Tensor& x, Tensor residual) const {
+  if (x.rank() != 4 || x.size(3) != config.dim)
+    throw Error(fmt::format("lepe_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  const std::int64_t H = x.size(1), W = x.size(2);
+  const auto [q, k, v] = detail::split_qkv("lepe_attention", qkv, x.flatten(1, 2), config.num_heads);
+  Tensor y = attention(q, k, v, {.scale = config.scale}).flatten(2, 3).unflatten(1, {H, W});
+  if (lepe.defined()) lepe.add_to(y, config.lepe_of_values ? v.flatten(2, 3).unflatten(1, {H, W}) : x);
+  return proj(y, {.residual = std::move(residual)});
 }
 
 }  // namespace vitrine

@@ -44,6 +44,7 @@ struct BiLevelRoutingConfig {
   std::int64_t topk = 4;
   std::int64_t side_dwconv = 5;  // odd; 0: no lepe
   std::int64_t qk_dim = 0;       // of all heads together; 0: dim
+  std::optional<float> scale{};  // positive; default: qk_dim ** -0.5
   // Maps that n_win does not divide. refuse: an Error; pad: x is padded with zeros before the projection, padded tokens are
   // tokens (auto_pad of bra_legacy.py); partial: regions of (H / n_win) x (W / n_win), as many as cover the map, without the
   // missing tokens in their means (bra_nchw.py).
@@ -53,13 +54,33 @@ struct BiLevelRoutingConfig {
 struct VITRINE_API BiLevelRoutingAttention {
   BiLevelRoutingAttention() = default;
   // w.qkv.qkv [2 qk_dim + dim, dim], w.lepe, w.wo; with Uneven::partial w.qkv_linear, w.lepe, w.output_linear, all with bias.
-  // The scale is qk_dim ** -0.5. `proj_options` may carry a layer scale.
+  // `proj_options` may carry a layer scale.
   BiLevelRoutingAttention(const Weights& w, const BiLevelRoutingConfig& config, const LinearOptions& proj_options = {});
   Tensor operator()(const Tensor& x, Tensor residual = {}) const;  // x [B, H, W, dim] -> same
 
   BiLevelRoutingConfig config;
   Linear qkv, proj;
   Linear routing;  // the rows of q and k, in f32
+  Conv2d lepe;
+};
+
+// BiFormer's deep stages: attention of all tokens, and a depth-wise convolution ("lepe") of x or of v before the last projection.
+struct LepeAttentionConfig {
+  std::int64_t dim = 0, num_heads = 8;
+  bool qkv_bias = false;
+  std::optional<float> scale{};  // default: head_dim ** -0.5
+  std::int64_t side_dwconv = 5;  // odd; 0: no lepe
+  bool lepe_of_values = false;
+};
+
+struct VITRINE_API LepeAttention {
+  LepeAttention() = default;
+  LepeAttention(const Weights& w, const LepeAttentionConfig& config,
+                const LinearOptions& proj_options = {});           // w.qkv, w.proj, w.lepe
+  Tensor operator()(const Tensor& x, Tensor residual = {}) const;  // x [B, H, W, dim] -> same
+
+  LepeAttentionConfig config;
+  Linear qkv, proj;
   Conv2d lepe;
 };
 

@@ -10,8 +10,10 @@
 #include <array>
 #include <cstdint>
 
+#include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/modules.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -23,18 +25,29 @@ struct FocusedLinearAttentionConfig {
   double focusing_factor = 3;    // positive
   std::int64_t kernel_size = 5;  // of dwc; odd
   bool qkv_bias = true;
+  // PVT's form: w.q and w.kv in the place of w.qkv; keys and values from a map that is sr_ratio times smaller on each side.
+  bool separate_kv = false;
+  std::int64_t sr_ratio = 1;
+  bool mix_only = false;  // CSWin: q, k, v from outside; w.get_v, a depth-wise 3x3 of v, no w.qkv and w.proj
 };
 
 // x [B * windows, rows * columns, C] -> the same.
 struct VITRINE_API FocusedLinearAttention {
   FocusedLinearAttention() = default;
   // w.qkv, w.positional_encoding [1, N, C], w.scale [1, 1, C], w.dwc [head_dim, 1, k, k], w.proj; `proj_options` may carry a
-  // layer scale.
+  // layer scale. For sr_ratio > 1 w.sr and w.norm (LayerNorm, eps 1e-5), and N is of the smaller map; values come back to the
+  // map by linear interpolation along the row of tokens.
   FocusedLinearAttention(const Weights& w, const FocusedLinearAttentionConfig& config, const LinearOptions& proj_options = {});
   Tensor operator()(const Tensor& x, Tensor residual = {}) const;
 
+  // What is between the projections: q, k, v [B, N, C], views that are overwritten but for v -> [B, N, C]
+  Tensor mix(Tensor q, Tensor k, const Tensor& v) const;
+
   FocusedLinearAttentionConfig config;
-  Linear qkv, proj;
+  Conv2d get_v;
+  Linear qkv, q, kv, proj;  // q and kv: where sr_ratio > 1
+  PatchEmbed sr;
+  LayerNorm norm;
   Tensor positional_encoding;  // [N, C]
   Tensor inverse_scale;        // [C]: 1 / softplus(scale)
   Tensor kernels, bias;        // of dwc, for all channels: [1, k, k, C], [C]

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/ops.h>
+
 namespace vitrine::detail {
 
 void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v) {
@@ -52,6 +54,18 @@ std::array<Tensor, 3> split_qkv(std::string_view op, const Linear& qkv, const Te
   check_tokens(op, x, qkv.in_features());
   const Tensor parts = qkv(x).unflatten(2, {3, num_heads, qkv.out_features() / 3 / num_heads});
   return {parts.select(2, 0), parts.select(2, 1), parts.select(2, 2)};
+}
+
+Linear fused_qkv(const Weights& w, std::int64_t dim, bool bias, bool separate_kv) {
+  if (!separate_kv) return {w / "qkv", dim, 3 * dim, {.bias = bias}};
+  const Weights q = w / "q", kv = w / "kv";
+  const Tensor weights[] = {q.get("weight", {dim, dim}), kv.get("weight", {2 * dim, dim})};
+  Tensor bias_rows;
+  if (bias) {
+    const Tensor biases[] = {q.get("bias", {dim}), kv.get("bias", {2 * dim})};
+    bias_rows = concat(biases, 0);
+  }
+  return {concat(weights, 0), bias_rows, w.dtype(), w.device()};
 }
 
 }  // namespace vitrine::detail

@@ -34,4 +34,7 @@ cpu::HeadsView heads_view(const Tensor& x);
 // q, k, v [B, N, heads, head_dim]: views of the fused projection of x [B, N, C].
 std::array<Tensor, 3> split_qkv(std::string_view op, const Linear& qkv, const Tensor& x, std::int64_t num_heads);
 
+// The layer [3 dim, dim] of w.qkv, or with `separate_kv` of w.q and w.kv (PVT's names) over one another.
+Linear fused_qkv(const Weights& w, std::int64_t dim, bool bias, bool separate_kv);
+
 }  // namespace vitrine::detail

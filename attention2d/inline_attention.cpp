@@ -24,9 +24,8 @@ Tensor taps_first(const Tensor& rows, std::int64_t head_dim) {
 }
 
 // The depth-wise kernels of every sample, f32 [B, 3, 3, C].
-Tensor predict_kernels(const InlineAttention& m, const Tensor& x) {
-  const std::int64_t B = x.size(0), C = m.config.dim, heads = m.config.num_heads, d = C / heads;
-  const Tensor token = mean(x.to(DType::f32), 1, 1);  // [B, C]
+Tensor predict_kernels(const InlineAttention& m, const Tensor& token) {
+  const std::int64_t B = token.size(0), C = m.config.dim, heads = m.config.num_heads, d = C / heads;
   Tensor hidden = Tensor::empty({B, C}), kernels = Tensor::empty({B, heads * kTaps * d});
   const auto each_head = [&](const std::vector<Linear>& layers, const Tensor& from, Tensor& to) {
     for (std::int64_t h = 0; h < heads; ++h) {
@@ -48,8 +47,12 @@ InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& 
   detail::check_num_heads(where, c.dim, c.num_heads);
   for (const std::int64_t size : c.window_size) detail::check_size(where, "window_size", size);
   const std::int64_t d = c.dim / c.num_heads;
-  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
-  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  if (c.mix_only) {
+    get_v = Conv2d(w / "get_v", c.dim, c.dim, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = c.dim});
+  } else {
+    qkv = detail::fused_qkv(w, c.dim, c.qkv_bias, c.separate_kv);
+    proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  }
   const Weights r = w / "residual";
   const Tensor first = (r / 0).get("weight", {c.dim, d, 1}), first_bias = (r / 0).get("bias", {c.dim});
   const Tensor second = (r / 2).get("weight", {kTaps * c.dim, d, 1}), second_bias = (r / 2).get("bias", {kTaps * c.dim});
@@ -62,25 +65,33 @@ InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& 
   }
 }
 
-Tensor InlineAttention::operator()(const Tensor& x, Tensor residual) const {
+Tensor InlineAttention::operator()(const Tensor& x, std::int64_t rows, std::int64_t columns, Tensor residual) const {
   detail::check_tokens("inline_attention", x, config.dim);
-  const auto [rows, columns] = config.window_size;
+  const std::int64_t C = config.dim;
+  const Tensor parts = qkv(x), token = mean(x.to(DType::f32), 1, 1);
+  return proj(mix(parts.slice(2, 0, C), parts.slice(2, C, 2 * C), parts.slice(2, 2 * C, 3 * C), token, rows, columns),
+              {.residual = std::move(residual)});
+}
+
+Tensor InlineAttention::mix(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& token, std::int64_t rows,
+                            std::int64_t columns) const {
   const std::int64_t prefix = config.class_token ? 1 : 0;
-  if (x.size(1) != prefix + rows * columns)
-    throw Error(fmt::format("inline_attention: x is {}, expected {} tokens of a window of {}x{}", x.shape().to_string(),
+  if (q.size(1) != prefix + rows * columns || token.size(0) != q.size(0))
+    throw Error(fmt::format("inline_attention: x is {}, expected {} tokens of a window of {}x{}", q.shape().to_string(),
                             prefix + rows * columns, rows, columns));
-  const auto [q, k, v] = detail::split_qkv("inline_attention", qkv, x, config.num_heads);  // [B, N, heads, head_dim]
-  Tensor y = linear_attention(q, k, v,
+  const auto heads = [&](const Tensor& t) { return t.unflatten(2, {config.num_heads, config.dim / config.num_heads}); };
+  Tensor y = linear_attention(heads(q), heads(k), heads(v),
                               {.query_map = config.feature_map,
                                .key_map = config.feature_map,
                                .feature_scale = config.feature_scale,
                                .normalizer = LinearNormalizer::subtract,
-                               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(q.size(3))))})
+                               .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config.dim / config.num_heads)))})
                  .flatten(2, 3);  // [B, N, C]
   const auto image = [&](const Tensor& t) { return t.slice(1, prefix, t.size(1)).unflatten(1, {rows, columns}); };
   Tensor onto = image(y);
-  detail::add_depthwise("inline_attention", onto, image(v.flatten(2, 3)), predict_kernels(*this, x));
-  return proj(y, {.residual = std::move(residual)});
+  detail::add_depthwise("inline_attention", onto, image(v), predict_kernels(*this, token.to(DType::f32)));
+  if (get_v.defined()) get_v.add_to(onto, image(v));
+  return y;
 }
 
 }  // namespace vitrine

@@ -10,7 +10,9 @@
 
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/parallel.h>
+#include <vitrine/layers/ops.h>
 
 namespace vitrine {
 
@@ -139,6 +141,51 @@ Tensor shifted_bias(const Tensor& bias, const Tensor& regions) {
     }
   });
   return shifted;
+}
+
+namespace {
+
+// Element i of the axis comes from i + shift, around the end.
+Tensor rolled(const Tensor& x, int axis, std::int64_t shift) {
+  const std::int64_t size = x.size(axis), first = ((shift % size) + size) % size;
+  if (first == 0) return x;
+  const Tensor parts[] = {x.slice(axis, first, size), x.slice(axis, 0, first)};
+  return concat(parts, axis);
+}
+
+void check_windows(const char* op, std::int64_t height, std::int64_t width, const std::array<std::int64_t, 2>& size) {
+  if (size[0] < 1 || size[1] < 1 || height % size[0] != 0 || width % size[1] != 0)
+    throw Error(fmt::format("{}: windows of {}x{} do not divide a map of {}x{}", op, size[0], size[1], height, width));
+}
+
+}  // namespace
+
+Tensor cut_windows(const Tensor& map, const std::array<std::int64_t, 2>& size, const std::array<std::int64_t, 2>& shift) {
+  detail::check_rank("cut_windows", map, 4, "[B, H, W, C]");
+  const std::int64_t B = map.size(0), H = map.size(1), W = map.size(2), C = map.size(3), rows = size[0], columns = size[1];
+  check_windows("cut_windows", H, W, size);
+  const Tensor x = rolled(rolled(map, 1, shift[0]), 2, shift[1]);
+  if (rows == H && columns == W) return x.flatten(1, 2);
+  const int windows_first[] = {0, 1, 3, 2, 4, 5};
+  return permute(x.unflatten(2, {W / columns, columns}).unflatten(1, {H / rows, rows}), windows_first)
+      .view({B * (H / rows) * (W / columns), rows * columns, C});
+}
+
+Tensor join_windows(const Tensor& windows, std::int64_t height, std::int64_t width, const std::array<std::int64_t, 2>& size,
+                    const std::array<std::int64_t, 2>& shift) {
+  detail::check_rank("join_windows", windows, 3, "[B windows, tokens, C]");
+  check_windows("join_windows", height, width, size);
+  const std::int64_t down = height / size[0], across = width / size[1], C = windows.size(2);
+  if (windows.size(0) % (down * across) != 0 || windows.size(1) != size[0] * size[1])
+    throw Error(fmt::format("join_windows: windows are {}, expected [B {}, {}, C]", windows.shape().to_string(), down * across,
+                            size[0] * size[1]));
+  const std::int64_t B = windows.size(0) / (down * across);
+  Tensor x = windows.view({B, height, width, C});
+  if (down * across > 1) {
+    const int rows_first[] = {0, 1, 3, 2, 4, 5};
+    x = permute(windows.view({B, down, across, size[0], size[1], C}), rows_first).view({B, height, width, C});
+  }
+  return rolled(rolled(x, 1, -shift[0]), 2, -shift[1]);
 }
 
 PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentionConfig& c, const LinearOptions& proj_options)

@@ -40,6 +40,13 @@ VITRINE_API Tensor relative_position_bias(const Tensor& table, const std::array<
 // bias [1, heads, N, N] or undefined -> f32 [P, heads or 1, N, N], -100 added between tokens of different regions.
 VITRINE_API Tensor shifted_bias(const Tensor& bias, const Tensor& regions);
 
+// [B, H, W, C] -> [B (H / h) (W / w), h w, C], for mechanisms that take windows of tokens: the map rolled up and left by `shift`,
+// then cut into windows of h x w = size, which divides it. join_windows is the way back. Copies, unless there is one window.
+VITRINE_API Tensor cut_windows(const Tensor& map, const std::array<std::int64_t, 2>& size,
+                               const std::array<std::int64_t, 2>& shift = {0, 0});
+VITRINE_API Tensor join_windows(const Tensor& windows, std::int64_t height, std::int64_t width,
+                                const std::array<std::int64_t, 2>& size, const std::array<std::int64_t, 2>& shift = {0, 0});
+
 // MaxViT's block or grid attention: qkv, attention in each group with relative position bias, proj.
 enum class PartitionKind : std::uint8_t { block, grid };
 // Of the checkpoints: table_by_head is [heads, 2 sh - 1, 2 sw - 1], by key - query (converted from TensorFlow).

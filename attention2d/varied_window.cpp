@@ -1,6 +1,7 @@
 #include <vitrine/attention2d/varied_window.h>
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <string>
 #include <utility>
@@ -63,15 +64,19 @@ VariedWindowAttention::VariedWindowAttention(const Weights& w, const VariedWindo
                                              const LinearOptions& proj_options)
     : config(c) {
   const std::string where = detail::module_name("varied_window_attention", w);
+  if (config.out_dim == 0) config.out_dim = c.dim;
+  const std::int64_t out = config.out_dim;
   detail::check_num_heads(where, c.dim, c.num_heads);
+  detail::check_num_heads(where, out, c.num_heads);
+  if (!config.scale) config.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(c.dim / c.num_heads)));
   for (const std::int64_t size : c.window_size)
     if (size < 1 || size > 4096) throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", where, size));
-  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  qkv = Linear(w / "qkv", c.dim, 3 * out, {.bias = c.qkv_bias});
   offsets = regressor(w / "sampling_offsets.2", c.dim, 2 * c.num_heads);
   scales = regressor(w / "sampling_scales.2", c.dim, 2 * c.num_heads);
   const std::int64_t rows = (2 * c.window_size[0] - 1) * (2 * c.window_size[1] - 1);
   bias = relative_position_bias(w.get("relative_position_bias_table", {rows, c.num_heads}), c.window_size);
-  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  proj = Linear(w / "proj", out, out, proj_options);
 }
 
 Tensor VariedWindowAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
@@ -93,11 +98,11 @@ Tensor VariedWindowAttention::operator()(const Tensor& x, Tensor residual) const
     const auto [left, column_step] = keys_on_axis(window % columns, size[1], W, s[0], o[0]);
     std::ranges::copy(std::array{top, left, row_step, column_step}, boxes.data<float>() + 4 * i);
   }
-  const Tensor parts = qkv(x).flatten(1, 2).unflatten(2, {3, heads, config.dim / heads});
+  const Tensor parts = qkv(x).flatten(1, 2).unflatten(2, {3, heads, config.out_dim / heads});
   const Tensor y = grouped_attention(
       parts.select(2, 0), parts.select(2, 1), parts.select(2, 2),
       {.scale = config.scale, .queries = windows.tokens, .bias = bias, .boxes = boxes, .map = {H, W}, .box_keys = size});
-  return proj(y.view(x.shape()), {.residual = std::move(residual)});
+  return proj(y.view({B, H, W, config.out_dim}), {.residual = std::move(residual)});
 }
 
 }  // namespace vitrine

@@ -21,13 +21,14 @@ namespace vitrine {
 
 struct VariedWindowAttentionConfig {
   std::int64_t dim = 0, num_heads = 1;
+  std::int64_t out_dim = 0;  // of q, k, v and the output; 0: dim
   std::array<std::int64_t, 2> window_size{7, 7};
   bool qkv_bias = true;
-  std::optional<float> scale{};  // default: head_dim ** -0.5
+  std::optional<float> scale{};  // default: (dim / num_heads) ** -0.5
 };
 
-// x [B, H, W, C] -> the same; H and W are not below the window's. A map that is not a multiple of the window is padded with
-// zeros, k and v after their projection.
+// x [B, H, W, dim] -> [B, H, W, out_dim]; H and W are not below the window's. A map that is not a multiple of the window is
+// padded with zeros, k and v after their projection.
 struct VITRINE_API VariedWindowAttention {
   VariedWindowAttention() = default;
   // w.qkv, w.proj, w.relative_position_bias_table; w.sampling_offsets.2 and w.sampling_scales.2 [2 heads, C], (x, y) a head

@@ -183,6 +183,8 @@ VITRINE_INSTANTIATE(std::vector<std::int64_t>)
 VITRINE_INSTANTIATE(std::vector<float>)
 VITRINE_INSTANTIATE(std::vector<double>)
 VITRINE_INSTANTIATE(std::vector<std::string>)
+VITRINE_INSTANTIATE(std::vector<std::vector<std::string>>)
+VITRINE_INSTANTIATE(std::vector<std::optional<std::int64_t>>)
 VITRINE_INSTANTIATE(std::vector<Pair>)
 VITRINE_INSTANTIATE(std::vector<std::vector<std::int64_t>>)
 #undef VITRINE_INSTANTIATE

@@ -26,7 +26,8 @@ class VITRINE_API ArgumentReader {
   ArgumentReader(std::string_view model, const Arguments& arguments);
 
   // T: bool, int, std::int64_t, float, double, std::string, std::array<std::int64_t, 2> (from one integer or a pair
-  // [h, w]), std::vector of these, vectors of vectors of integers, and std::optional of all of them.
+  // [h, w]), std::vector of these, vectors of vectors of integers and texts, and std::optional of all of them; vectors
+  // of optional integers.
   template <typename T>
   ArgumentReader& get(std::string_view name, T& field);
 

@@ -44,8 +44,20 @@ Tensor HierarchicalBackbone::checked(const Tensor& images) const {
 
 Tensor HierarchicalBackbone::forward_features(const Tensor& images, const Observer& observer) const {
   const Tensor x = final_norm(run_stages(checked(images), observer, {}));
-  if (observer) observer("norm", x);
+  observe(observer, final_name_, x);
   return x;
+}
+
+void HierarchicalBackbone::observe(const Observer& observer, std::string_view path, const Tensor& map) const {
+  if (!observer) return;
+  switch (observed_) {
+    case ObservedLayout::nhwc:
+      return observer(path, map);
+    case ObservedLayout::nchw:
+      return observe_nchw(observer, path, map);
+    case ObservedLayout::tokens:
+      return observer(path, map.flatten(1, 2));
+  }
 }
 
 Tensor HierarchicalBackbone::pool(const Tensor& features) const { return mean(features, 1, 2); }

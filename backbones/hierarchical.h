@@ -22,6 +22,8 @@ VITRINE_API Tensor global_pool(const Tensor& x, GlobalPool pool);              /
 // A convolution in steps of its kernel leaves out what is beyond the last whole step: x [B, H, W, C] without it. Throws Error
 // where nothing is left.
 Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model);
+// How a map lies in the original, for observers: [B, H, W, C], [B, C, H, W] or [B, H W, C].
+enum class ObservedLayout : std::uint8_t { nhwc, nchw, tokens };
 
 // Calls the observer, where there is one, with x [B, H, W, C] as an original whose maps are [B, C, H, W] has it.
 void observe_nchw(const Observer& observer, std::string_view path, const Tensor& x);
@@ -41,10 +43,14 @@ class VITRINE_API HierarchicalBackbone : public Backbone {
   virtual Tensor run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const = 0;
   virtual Tensor final_norm(const Tensor& x) const { return x; }
   virtual Tensor pool(const Tensor& features) const;  // [B, H', W', C] -> [B, num_features], what enters head_
+  // Shows a map to the observer, if there is one, in the original's layout.
+  void observe(const Observer& observer, std::string_view path, const Tensor& map) const;
 
   std::int64_t in_chans_ = 3;
   std::vector<std::int64_t> strides_;  // of the stages
   Linear head_;                        // undefined: no classes
+  ObservedLayout observed_ = ObservedLayout::nhwc;
+  std::string_view final_name_ = "norm";  // what observers know the final norm by
 
  private:
   Tensor checked(const Tensor& images) const;

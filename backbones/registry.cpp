@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/beit.h>
+#include <vitrine/backbones/biformer.h>
 #include <vitrine/backbones/convnext.h>
 #include <vitrine/backbones/eva.h>
 #include <vitrine/backbones/family.h>
@@ -11,11 +12,18 @@
 #include <vitrine/backbones/focalnet.h>
 #include <vitrine/backbones/hornet.h>
 #include <vitrine/backbones/litv2.h>
+#include <vitrine/backbones/mixed_cswin.h>
+#include <vitrine/backbones/mixed_deit.h>
+#include <vitrine/backbones/mixed_pvt.h>
+#include <vitrine/backbones/mixed_swin.h>
 #include <vitrine/backbones/mlp_mixer.h>
 #include <vitrine/backbones/nat.h>
 #include <vitrine/backbones/patchconvnet.h>
+#include <vitrine/backbones/ravlt.h>
 #include <vitrine/backbones/resnet.h>
+#include <vitrine/backbones/transnext.h>
 #include <vitrine/backbones/vit.h>
+#include <vitrine/backbones/vitae_vsa.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 
@@ -23,10 +31,14 @@ namespace vitrine {
 namespace detail {
 
 std::span<const Family* const> families() {
-  static constexpr const Family* kFamilies[] = {&kVitFamily,      &kDeitFamily,         &kEvaFamily,          &kBeitFamily,
-                                                &kNatFamily,      &kDinatSFamily,       &kNatIsotropicFamily, &kResNetFamily,
-                                                &kConvNeXtFamily, &kMlpMixerFamily,     &kFocalNetFamily,     &kHorNetFamily,
-                                                &kLitV2Family,    &kPatchConvNetFamily, &kFlowformerFamily};
+  static constexpr const Family* kFamilies[] = {
+      &kVitFamily,         &kDeitFamily,         &kEvaFamily,       &kBeitFamily,         &kNatFamily,
+      &kDinatSFamily,      &kNatIsotropicFamily, &kResNetFamily,    &kConvNeXtFamily,     &kMlpMixerFamily,
+      &kFocalNetFamily,    &kHorNetFamily,       &kLitV2Family,     &kPatchConvNetFamily, &kFlowformerFamily,
+      &kBiFormerFamily,    &kAgentCswinFamily,   &kAgentDeitFamily, &kAgentPvtFamily,     &kAgentSwinFamily,
+      &kInlineCswinFamily, &kInlineDeitFamily,   &kInlinePvtFamily, &kInlineSwinFamily,   &kFlattenCswinFamily,
+      &kFlattenPvtFamily,  &kFlattenSwinFamily,  &kRavltFamily,     &kTransNextFamily,    &kMohTransNextFamily,
+      &kVitaeVsaFamily};
   return kFamilies;
 }
 

@@ -1,5 +1,6 @@
 #include <vitrine/layers/modules.h>
 
+#include <cmath>
 #include <utility>
 
 #include <fmt/format.h>
@@ -8,6 +9,23 @@ namespace vitrine {
 
 LayerNorm::LayerNorm(const Weights& w, std::int64_t dim, double eps)
     : weight(w.get("weight", {dim})), bias(w.get("bias", {dim})), eps(eps) {}
+
+BatchNorm::BatchNorm(const Weights& w, std::int64_t dim, double eps)
+    : scale(w.get("weight", {dim}).clone()), shift(w.get("bias", {dim}).clone()) {
+  if (w.has("num_batches_tracked")) w.ignore("num_batches_tracked");
+  const Tensor mean = w.get("running_mean", {dim}), variance = w.get("running_var", {dim});
+  for (std::int64_t i = 0; i < dim; ++i) {
+    float& factor = scale.data<float>()[i];
+    factor = static_cast<float>(factor / std::sqrt(static_cast<double>(variance.data<float>()[i]) + eps));
+    shift.data<float>()[i] -= factor * mean.data<float>()[i];
+  }
+}
+
+Tensor BatchNorm::operator()(const Tensor& x) const {
+  Tensor y = multiply(x, scale);
+  add_(y, shift);
+  return y;
+}
 
 Mlp::Mlp(const Weights& w, std::int64_t dim, std::int64_t hidden, Activation activation, const LinearOptions& fc2_options)
     : fc1(w / "fc1", dim, hidden), fc2(w / "fc2", hidden, dim, fc2_options), activation(activation) {}

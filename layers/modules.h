@@ -22,6 +22,17 @@ struct VITRINE_API LayerNorm {
   double eps = 1e-6;
 };
 
+// Batch norm with the statistics of training: scale x + shift a channel. Where a convolution or linear layer comes before it,
+// Conv2d folds it in.
+struct VITRINE_API BatchNorm {
+  BatchNorm() = default;
+  BatchNorm(const Weights& w, std::int64_t dim, double eps);  // w.weight, w.bias, w.running_mean, w.running_var [dim]
+  Tensor operator()(const Tensor& x) const;                   // [..., dim] -> the same
+  bool defined() const { return scale.defined(); }
+
+  Tensor scale, shift;  // f32 [dim]
+};
+
 // fc1, activation, fc2: [..., C] -> [..., C]. `fc2_options.scale` folds a layer scale in.
 struct VITRINE_API Mlp {
   Mlp() = default;

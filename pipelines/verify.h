@@ -31,6 +31,7 @@ struct VerifyRow {
   std::string output;                    // the worst output's name
   bool ok = false;
   std::string message;  // what failed, one line
+  std::string note;     // what a reader of the numbers must know, else empty
 };
 
 struct VerifyOptions {

@@ -28,12 +28,14 @@ void print_row(Console& console, const VerifyRow& row) {
           fmt::format("  max_abs {:<9.3g} rel_l2 {:<9.3g} bound {:.3g} of {}", row.max_abs, row.rel_l2, row.bound, row.measure);
     console.print(line);
     if (!row.ok) console.print("     " + row.message);
+    if (!row.note.empty()) console.print("     " + row.note);
     return;
   }
   nlohmann::ordered_json json{{"name", row.name},     {"kind", row.kind},   {"dtype", row.dtype}, {"max_abs", row.max_abs},
                               {"rel_l2", row.rel_l2}, {"bound", row.bound}, {"ok", row.ok},       {"measure", row.measure}};
   if (!row.output.empty()) json["output"] = row.output;
   if (!row.ok) json["message"] = row.message;
+  if (!row.note.empty()) json["note"] = row.note;
   console.print_json(json, -1);
 }
 

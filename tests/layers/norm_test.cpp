@@ -1,6 +1,9 @@
 // Normalizations against their formulas in f64, and against values that PyTorch 2 gave.
 #include "layers/support.h"
 
+#include <vitrine/layers/modules.h>
+#include <vitrine/weights/sources.h>
+
 using namespace vitrine;
 using namespace vitrine::test;
 
@@ -204,4 +207,25 @@ TEST_CASE("simple norm and global response norm") {
     check_threads([&] { return global_response_norm(x, w, b); });
   }
   CHECK_THROWS_AS(global_response_norm(Tensor::zeros({2, 3, 4}), Tensor(), Tensor::zeros({4})), Error);
+}
+
+TEST_CASE("batch norm with the statistics of training") {
+  Tensor variance = Tensor::from(std::vector<float>{0.5f, 1, 2, 0.01f, 4}, {5});
+  const Tensor weight = random({5}, DType::f32, 2), bias = random({5}, DType::f32, 3), mean = random({5}, DType::f32, 4);
+  const Weights w(memory_weights({{"bn.weight", weight},
+                                  {"bn.bias", bias},
+                                  {"bn.running_mean", mean},
+                                  {"bn.running_var", variance},
+                                  {"bn.num_batches_tracked", Tensor::zeros({1}, DType::i64)}},
+                                 "test"));
+  const BatchNorm norm(w / "bn", 5, 1e-3);
+  w.check("test");
+  const Tensor x = random({2, 3, 5});
+  std::vector<double> expected;
+  for (std::size_t i = 0; i < values(x).size(); ++i) {
+    const std::size_t c = i % 5;
+    expected.push_back((values(x)[i] - values(mean)[c]) / std::sqrt(values(variance)[c] + 1e-3) * values(weight)[c] +
+                       values(bias)[c]);
+  }
+  check_close(norm(x), expected, 2e-5);
 }

@@ -1,0 +1,210 @@
+#include <vitrine/backbones/mixed_pvt.h>
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include <vitrine/backbones/family.h>
+#include <vitrine/layers/error.h>
+
+namespace vitrine {
+
+using detail::MixedKind;
+
+namespace {
+
+constexpr std::size_t kStages = 4;
+constexpr double kEps = 1e-6, kPatchEps = 1e-5;
+
+void check(bool right, const char* what) {
+  if (!right) throw Error(fmt::format("pvt: {}", what));
+}
+
+void validate(const MixedPvtConfig& c) {
+  constexpr std::int64_t kMost = 1 << 16;  // far above any model, and safe to multiply
+  const auto sane = [](std::int64_t n) { return n > 0 && n <= kMost; };
+  for (const auto* list : {&c.embed_dims, &c.num_heads, &c.depths, &c.sr_ratios})
+    check(list->size() == kStages, "embed_dims, num_heads, depths and sr_ratios have four entries each");
+  check(c.mlp_ratios.size() == kStages, "mlp_ratios has four entries");
+  check(c.kind != MixedKind::agent || c.agent_num.size() >= kStages, "agent_num has fewer than four entries");
+  check(c.replaced_sr.size() >= kStages && c.replaced_sr.find_first_not_of("123456789") == std::string::npos,
+        "agent_sr_ratios or la_sr_ratios, expected four digits");
+  check(sane(c.img_size) && sane(c.patch_size) && c.img_size / c.patch_size >= 8, "img_size is below eight patches");
+  check(sane(c.in_chans), "in_chans must be positive");
+  check(c.num_classes >= 0 && c.num_classes <= 1 << 24, "num_classes is out of range");
+  for (std::size_t i = 0; i < kStages; ++i) {
+    check(sane(c.depths[i]) && sane(c.embed_dims[i]) && sane(c.num_heads[i]) && sane(c.sr_ratios[i]) &&
+              c.embed_dims[i] % c.num_heads[i] == 0,
+          "depths, embed_dims, num_heads and sr_ratios must be positive, and the heads divide their stage's width");
+    check(c.mlp_ratios[i] > 0 && c.mlp_ratios[i] <= 64, "mlp_ratios are out of range");
+  }
+}
+
+std::int64_t side_of(const MixedPvtConfig& c, std::size_t stage) { return (c.img_size / c.patch_size) >> stage; }
+
+}  // namespace
+
+Tensor MixedPvt::Block::operator()(Tensor x) const {  // [B, H, W, C]
+  const Tensor y = norm1(x);
+  if (const auto* original = std::get_if<SpatialReductionAttention>(&attn)) {
+    x = (*original)(y, std::move(x));
+  } else {
+    const std::int64_t H = x.size(1), W = x.size(2);
+    x = std::get<detail::MixedAttention>(attn)(y.flatten(1, 2), H, W, std::exchange(x, {}).flatten(1, 2)).unflatten(1, {H, W});
+  }
+  const Tensor z = norm2(x);
+  return mlp(z, std::move(x));
+}
+
+MixedPvt::Block MixedPvt::make_block(const Weights& w, const detail::AttentionTypes& types, std::size_t stage,
+                                     std::int64_t index) const {
+  const MixedPvtConfig& c = config_;
+  const std::int64_t dim = c.embed_dims[stage], side = side_of(c, stage);
+  Block block;
+  block.norm1 = LayerNorm(w / "norm1", dim, kEps);
+  block.norm2 = LayerNorm(w / "norm2", dim, kEps);
+  if (types.replaced(stage, index)) {
+    detail::MixedAttentionConfig a;
+    a.kind = c.kind;
+    a.dim = dim;
+    a.num_heads = c.num_heads[stage];
+    a.window_size = {side, side};
+    a.qkv_bias = c.qkv_bias;
+    a.pvt = true;
+    a.sr_ratio = c.replaced_sr[stage] - '0';
+    if (c.kind == MixedKind::agent) a.agent_num = c.agent_num[stage];
+    a.focusing_factor = c.focusing_factor;
+    a.kernel_size = c.kernel_size;
+    block.attn = detail::MixedAttention(w / "attn", a);
+  } else {
+    SpatialReductionConfig a;
+    a.dim = dim;
+    a.num_heads = c.num_heads[stage];
+    a.sr_ratio = c.sr_ratios[stage];
+    a.qkv_bias = c.qkv_bias;
+    if (c.qk_scale) a.scale = static_cast<float>(*c.qk_scale);
+    block.attn = SpatialReductionAttention(w / "attn", a);
+  }
+  block.mlp = Mlp(w / "mlp", dim, static_cast<std::int64_t>(static_cast<double>(dim) * c.mlp_ratios[stage]), Activation::gelu);
+  return block;
+}
+
+MixedPvt::MixedPvt(const Weights& w, MixedPvtConfig config) : config_(std::move(config)) {
+  validate(config_);
+  const MixedPvtConfig& c = config_;
+  const detail::AttentionTypes types(c.kind, c.attn_type, kStages, "pvt");
+  for (std::size_t i = 0; i < kStages; ++i) {
+    const std::int64_t dim = c.embed_dims[i], patch = i == 0 ? c.patch_size : 2, side = side_of(c, i);
+    const Weights embed = w / fmt::format("patch_embed{}", i + 1), blocks = w / fmt::format("block{}", i + 1);
+    Stage& stage = stages_.emplace_back();
+    stage.patch_embed = PatchEmbed(embed / "proj", i == 0 ? c.in_chans : c.embed_dims[i - 1], dim, patch, patch);
+    stage.patch_norm = LayerNorm(embed / "norm", dim, kPatchEps);
+    stage.position = w.get(fmt::format("pos_embed{}", i + 1), {1, side * side, dim}).view({1, side, side, dim});
+    for (std::int64_t j = 0; j < c.depths[i]; ++j) stage.blocks.push_back(make_block(blocks / j, types, i, j));
+    strides_.push_back(c.patch_size << i);
+  }
+  const std::int64_t features = c.embed_dims.back();
+  if (c.kind == MixedKind::focused) LayerNorm(w / "norm", features, kEps);  // a parameter of the original that it never uses
+  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  in_chans_ = c.in_chans;
+  observed_ = detail::ObservedLayout::tokens;
+  dtype_ = w.dtype();
+  info_.num_classes = c.num_classes;
+  info_.num_features = features;
+}
+
+// Patches and their positions; rows and columns that do not fill a patch are left out.
+Tensor MixedPvt::embed(const Stage& stage, const Tensor& x) const {
+  const std::int64_t patch = stage.patch_embed.patch_h, H = x.size(1) / patch, W = x.size(2) / patch;
+  if (H < 1 || W < 1) throw Error(fmt::format("{}: images are too small", info_.name));
+  Tensor y = stage.patch_norm(stage.patch_embed(x.slice(1, 0, H * patch).slice(2, 0, W * patch)));
+  const Tensor position = stage.positions.get(H, W, [&] {
+    const bool same = H == stage.position.size(1) && W == stage.position.size(2);
+    return (same ? stage.position : resize(stage.position, H, W)).to(dtype_);
+  });
+  add_(y, position);
+  return y;
+}
+
+Tensor MixedPvt::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
+  Tensor x = images;
+  for (std::size_t i = 0; i < kStages; ++i) {
+    x = embed(stages_[i], x);  // [B, H / 4, W / 4, embed_dims[0]], then half as high and wide each
+    for (std::size_t j = 0; j < stages_[i].blocks.size(); ++j) {
+      x = stages_[i].blocks[j](std::move(x));
+      observe(observer, fmt::format("block{}.{}", i + 1, j), x);
+    }
+    if (stage_done) stage_done(i, x);
+  }
+  return x;
+}
+
+// --- variants ----------------------------------------------------------------------------------------------------
+
+namespace detail {
+namespace {
+
+#define VITRINE_TINY R"({"depths": [2, 2, 2, 2])"
+#define VITRINE_SMALL R"({"depths": [3, 4, 6, 3])"
+#define VITRINE_MEDIUM R"({"depths": [3, 4, 18, 3])"
+#define VITRINE_LARGE R"({"depths": [3, 8, 27, 3])"
+#define VITRINE_HEADS R"(, "num_heads": [2, 4, 10, 16]})"
+
+constexpr Variant kAgent[] = {
+    {"agent_pvt_tiny", VITRINE_TINY "}", ""},
+    {"agent_pvt_small", VITRINE_SMALL "}", ""},
+    {"agent_pvt_medium", VITRINE_MEDIUM "}", ""},
+    {"agent_pvt_medium_256", VITRINE_MEDIUM R"(, "img_size": 256})", R"({"input_size": [3, 256, 256]})"},
+    {"agent_pvt_large", VITRINE_LARGE "}", ""},
+};
+constexpr Variant kInline[] = {
+    {"inline_pvt_tiny", VITRINE_TINY VITRINE_HEADS, ""},
+    {"inline_pvt_small", VITRINE_SMALL VITRINE_HEADS, ""},
+    {"inline_pvt_medium", VITRINE_MEDIUM VITRINE_HEADS, ""},
+    {"inline_pvt_large", VITRINE_LARGE VITRINE_HEADS, ""},
+};
+constexpr Variant kFlatten[] = {
+    {"flatten_pvt_tiny", VITRINE_TINY "}", ""},
+    {"flatten_pvt_small", VITRINE_SMALL "}", ""},
+    {"flatten_pvt_medium", VITRINE_MEDIUM "}", ""},
+    {"flatten_pvt_large", VITRINE_LARGE "}", ""},
+};
+
+std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const Arguments& arguments) {
+  MixedPvtConfig c;
+  c.kind = kind_of_name(variant.name);
+  c.attn_type = c.kind == MixedKind::agent ? "AAAA" : c.kind == MixedKind::injective ? "IIII" : "LLLL";
+  std::int64_t num_stages = kStages;
+  ArgumentReader reader(variant.name, arguments);
+  reader.get("img_size", c.img_size)
+      .get("in_chans", c.in_chans)
+      .get("num_classes", c.num_classes)
+      .get("depths", c.depths)
+      .get("num_heads", c.num_heads)
+      .get("embed_dims", c.embed_dims)
+      .get("mlp_ratios", c.mlp_ratios)
+      .get("sr_ratios", c.sr_ratios)
+      .get("qkv_bias", c.qkv_bias)
+      .get("qk_scale", c.qk_scale)
+      .get("attn_type", c.attn_type)
+      .get(c.kind == MixedKind::agent ? "agent_sr_ratios" : "la_sr_ratios", c.replaced_sr)
+      .get("num_stages", num_stages)
+      .ignore({"drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained"});
+  if (c.kind == MixedKind::agent) reader.get("agent_num", c.agent_num);
+  if (c.kind == MixedKind::focused) reader.get("focusing_factor", c.focusing_factor).get("kernel_size", c.kernel_size);
+  reader.finish();
+  check(num_stages == static_cast<std::int64_t>(kStages), "num_stages must be 4: the head is the fourth stage's");
+  return std::make_unique<MixedPvt>(w, std::move(c));
+}
+
+}  // namespace
+
+constinit const Family kAgentPvtFamily{"agent_pvt", "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention", kAgent,
+                                       build};
+constinit const Family kInlinePvtFamily{"inline_pvt", "InLine, arXiv:2412.06590; LeapLabTHU/InLine", kInline, build};
+constinit const Family kFlattenPvtFamily{"flatten_pvt", "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer", kFlatten,
+                                         build};
+
+}  // namespace detail
+}  // namespace vitrine
