@@ -1,6 +1,7 @@
 #include <vitrine/attention2d/partition.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <string>
 #include <utility>
@@ -128,6 +129,72 @@ Tensor relative_position_bias(const Tensor& table, const Size& size) {
   return bias;
 }
 
+Tensor read_relative_position_table(const Weights& w, const Size& size, std::int64_t heads) {
+  constexpr std::string_view kName = "relative_position_bias_table";
+  const std::int64_t height = 2 * size[0] - 1, width = 2 * size[1] - 1;
+  const auto stored = w.shape_of(kName);
+  if (!stored || stored->rank() != 2 || (*stored)[1] != heads || (*stored)[0] == height * width)
+    return w.get(kName, {height * width, heads});
+  const auto side = static_cast<std::int64_t>(std::llround(std::sqrt(static_cast<double>((*stored)[0]))));
+  if (side % 2 == 0 || side * side != (*stored)[0]) return w.get(kName, {height * width, heads});
+  const Tensor table = w.get(kName, {side * side, heads}).view({side, side, heads});
+  return resample_relative_positions(table, height, width).view({height * width, heads});
+}
+
+namespace {
+
+// [heads, 2 sh - 1, 2 sw - 1] by key - query, which is the other table read backward.
+Tensor read_table_by_head(const Weights& w, const Size& size, std::int64_t heads) {
+  constexpr std::string_view kName = "relative_position_bias_table";
+  const std::int64_t height = 2 * size[0] - 1, width = 2 * size[1] - 1;
+  const auto found = w.shape_of(kName);
+  const bool other = found && found->rank() == 3 && (*found)[0] == heads && (*found)[1] % 2 == 1 && (*found)[2] % 2 == 1;
+  const Shape shape = other ? *found : Shape{heads, height, width};
+  const int axes[] = {1, 2, 0};
+  Tensor by_offset = permute(w.get(kName, shape), axes);
+  if (shape[1] != height || shape[2] != width) by_offset = resample_relative_positions(by_offset, height, width);
+  Tensor table = Tensor::empty({height * width, heads});
+  for (std::int64_t i = 0; i < height * width; ++i)
+    std::copy_n(by_offset.data<float>() + (height * width - 1 - i) * heads, heads, table.data<float>() + i * heads);
+  return table;
+}
+
+// timm's RelPosMlp in mode "cr".
+Tensor mlp_table(const Weights& w, const Size& size, std::int64_t heads, std::int64_t hidden) {
+  const Tensor first = w.get("fc1.weight", {hidden, 2}), first_bias = w.get("fc1.bias", {hidden});
+  const Tensor second = w.get("fc2.weight", {heads, hidden}), second_bias = w.get("fc2.bias", {heads});
+  const std::int64_t rows = 2 * size[0] - 1, columns = 2 * size[1] - 1;
+  const auto place = [](std::int64_t offset) {
+    return std::copysign(std::log1p(std::abs(static_cast<double>(offset))), static_cast<double>(offset));
+  };
+  Tensor table = Tensor::empty({rows * columns, heads});
+  cpu::parallel_for(rows * columns, 16, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> units(static_cast<std::size_t>(hidden));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const double y = place(i / columns - size[0] + 1), x = place(i % columns - size[1] + 1);
+      for (std::int64_t u = 0; u < hidden; ++u) {
+        const float* weight = first.data<float>() + 2 * u;
+        units[static_cast<std::size_t>(u)] = std::max(weight[0] * y + weight[1] * x + first_bias.data<float>()[u], 0.0);
+      }
+      for (std::int64_t h = 0; h < heads; ++h) {
+        double sum = second_bias.data<float>()[h];
+        for (std::int64_t u = 0; u < hidden; ++u)
+          sum += second.data<float>()[h * hidden + u] * units[static_cast<std::size_t>(u)];
+        table.data<float>()[i * heads + h] = static_cast<float>(sum);
+      }
+    }
+  });
+  return table;
+}
+
+Tensor position_table(const Weights& w, const PartitionAttentionConfig& c, std::int64_t heads) {
+  if (c.rel_pos == RelativePosition::mlp) return mlp_table(w / "mlp", c.size, heads, c.rel_pos_hidden);
+  return c.rel_pos == RelativePosition::table ? read_relative_position_table(w, c.size, heads)
+                                              : read_table_by_head(w, c.size, heads);
+}
+
+}  // namespace
+
 Tensor shifted_bias(const Tensor& bias, const Tensor& regions) {
   const std::int64_t patterns = regions.size(0), tokens = regions.size(1), heads = bias.defined() ? bias.size(1) : 1;
   Tensor shifted = Tensor::empty({patterns, heads, tokens, tokens});
@@ -188,47 +255,42 @@ Tensor join_windows(const Tensor& windows, std::int64_t height, std::int64_t wid
   return rolled(rolled(x, 1, -shift[0]), 2, -shift[1]);
 }
 
-PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentionConfig& c, const LinearOptions& proj_options)
-    : config(c) {
+PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentionConfig& given, const LinearOptions& proj_options)
+    : config(given) {
+  PartitionAttentionConfig& c = config;
+  if (c.attn_dim == 0) c.attn_dim = c.dim;
+  if (c.dim_out == 0) c.dim_out = c.dim;
   const std::string where = detail::module_name("partition_attention", w);
   detail::check_size(where, "dim", c.dim);
-  if (c.head_dim < 1 || c.dim % c.head_dim != 0)
-    throw Error(fmt::format("{}: dim {} is not a multiple of head_dim {}", where, c.dim, c.head_dim));
+  detail::check_size(where, "attn_dim", c.attn_dim);
+  detail::check_size(where, "dim_out", c.dim_out);
+  if (c.head_dim < 1 || c.attn_dim % c.head_dim != 0)
+    throw Error(fmt::format("{}: dim {} is not a multiple of head_dim {}", where, c.attn_dim, c.head_dim));
   for (const std::int64_t size : c.size)
     if (size < 1 || size > 4096) throw Error(fmt::format("{}: size is {}, expected 1 to 4096", where, size));
-  const std::int64_t heads = c.dim / c.head_dim, rows = 2 * c.size[0] - 1, columns = 2 * c.size[1] - 1;
-  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
-  const Weights rel_pos = w / "rel_pos";
-  if (c.rel_pos == RelativePosition::table)
-    bias = relative_position_bias(rel_pos.get("relative_position_bias_table", {rows * columns, heads}), c.size);
-  if (c.rel_pos == RelativePosition::table_by_head) {
-    // by key - query: the table read backward
-    const Tensor stored = rel_pos.get("relative_position_bias_table", {heads, rows, columns});
-    Tensor table = Tensor::empty({rows * columns, heads});
-    for (std::int64_t i = 0; i < rows * columns; ++i)
-      for (std::int64_t h = 0; h < heads; ++h)
-        table.data<float>()[(rows * columns - 1 - i) * heads + h] = stored.data<float>()[h * rows * columns + i];
-    bias = relative_position_bias(table, c.size);
-  }
-  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  qkv = Linear(w / "qkv", c.dim, 3 * c.attn_dim, {.bias = c.qkv_bias});
+  if (c.rel_pos != RelativePosition::none)
+    bias = relative_position_bias(position_table(w / "rel_pos", c, c.attn_dim / c.head_dim), c.size);
+  proj = Linear(w / "proj", c.attn_dim, c.dim_out, proj_options);
 }
 
 Tensor PartitionAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
   if (x.rank() != 4 || x.size(3) != config.dim)
     throw Error(fmt::format("partition_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
-  const std::int64_t H = x.size(1), W = x.size(2), heads = config.dim / config.head_dim;
+  const std::int64_t H = x.size(1), W = x.size(2), heads = config.attn_dim / config.head_dim;
   if (H % config.size[0] != 0 || W % config.size[1] != 0)
     throw Error(
         fmt::format("partition_attention: the map is {}x{}, expected multiples of {}x{}", H, W, config.size[0], config.size[1]));
   if (x.numel() == 0) return proj(x, {.residual = std::move(residual)});
-  const Partition p =
-      config.partition == PartitionKind::grid ? partition_grid(H, W, config.size) : partition_windows(H, W, config.size);
+  const Partition p = partitions.get(H, W, [&] {
+    return config.partition == PartitionKind::grid ? partition_grid(H, W, config.size) : partition_windows(H, W, config.size);
+  });
   const Tensor tokens = qkv(x).flatten(1, 2);
   const Tensor parts = config.head_first ? tokens.unflatten(2, {heads, 3, config.head_dim}).transpose(2, 3)
                                          : tokens.unflatten(2, {3, heads, config.head_dim});
   const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2),
                                      {.queries = p.tokens, .keys = p.tokens, .bias = bias});
-  return proj(y.view(x.shape()), {.residual = std::move(residual)});
+  return proj(y.view({x.size(0), H, W, config.attn_dim}), {.residual = std::move(residual)});
 }
 
 }  // namespace vitrine

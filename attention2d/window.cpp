@@ -26,10 +26,20 @@ class WindowCache : public detail::RecentCache<Size, MapWindows> {};
 
 namespace {
 
+std::int64_t head_dim_of(const WindowAttentionConfig& c) { return c.head_dim > 0 ? c.head_dim : c.dim / c.num_heads; }
+std::int64_t head_dim_of(const WindowAttentionV2Config& c) { return c.dim / c.num_heads; }
+bool has_own_head_dim(const WindowAttentionConfig& c) { return c.head_dim > 0 && c.head_dim <= 1 << 16; }
+bool has_own_head_dim(const WindowAttentionV2Config&) { return false; }
+
 template <typename Config>
 void validate(const Weights& w, const Config& c) {
   const std::string where = detail::module_name("window_attention", w);
-  detail::check_num_heads(where, c.dim, c.num_heads);
+  if (has_own_head_dim(c)) {
+    detail::check_size(where, "dim", c.dim);
+    detail::check_size(where, "num_heads", c.num_heads);
+  } else {
+    detail::check_num_heads(where, c.dim, c.num_heads);
+  }
   for (std::size_t a = 0; a < 2; ++a) {
     if (c.window_size[a] < 1 || c.window_size[a] > 4096)
       throw Error(fmt::format("{}: window_size is {}, expected 1 to 4096", where, c.window_size[a]));
@@ -57,9 +67,9 @@ Tensor attend(const Module& m, const Tensor& x, Tensor residual, GroupedOptions 
   options.pad_key = m.pad_key;
   options.pad_value = m.pad_value;
   // three views [B, H W, heads, head_dim] of the fused projection
-  const Tensor parts = m.qkv(x).flatten(1, 2).unflatten(2, {3, c.num_heads, c.dim / c.num_heads});
+  const Tensor parts = m.qkv(x).flatten(1, 2).unflatten(2, {3, c.num_heads, head_dim_of(c)});
   const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2), options);
-  return m.proj(y.view(x.shape()), {.residual = std::move(residual)});
+  return m.proj(y.view({x.size(0), map[0], map[1], c.num_heads * head_dim_of(c)}), {.residual = std::move(residual)});
 }
 
 // The continuous position bias: a table like Swin's, [(2 sh - 1)(2 sw - 1), heads].
@@ -99,18 +109,15 @@ Tensor continuous_bias_table(const Weights& w, const WindowAttentionV2Config& c)
 WindowAttention::WindowAttention(const Weights& w, const WindowAttentionConfig& c, const LinearOptions& proj_options)
     : config(c), cache(std::make_shared<WindowCache>()) {
   validate(w, c);
-  const std::int64_t head_dim = c.dim / c.num_heads;
-  qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
+  const std::int64_t head_dim = head_dim_of(c), inner = c.num_heads * head_dim;
+  qkv = Linear(w / "qkv", c.dim, 3 * inner, {.bias = c.qkv_bias});
   if (c.qkv_bias) {
-    const Tensor parts = (w / "qkv").get("bias", {3 * c.dim}, w.dtype()).view({3, c.num_heads, head_dim});
+    const Tensor parts = (w / "qkv").get("bias", {3 * inner}, w.dtype()).view({3, c.num_heads, head_dim});
     pad_key = parts.select(0, 1);
     pad_value = parts.select(0, 2);
   }
-  if (c.rel_pos_bias) {
-    const std::int64_t offsets = (2 * c.window_size[0] - 1) * (2 * c.window_size[1] - 1);
-    bias = relative_position_bias(w.get("relative_position_bias_table", {offsets, c.num_heads}), c.window_size);
-  }
-  proj = Linear(w / "proj", c.dim, c.dim, proj_options);
+  if (c.rel_pos_bias) bias = relative_position_bias(read_relative_position_table(w, c.window_size, c.num_heads), c.window_size);
+  proj = Linear(w / "proj", inner, c.dim, proj_options);
 }
 
 Tensor WindowAttention::operator()(const Tensor& x, Tensor residual) const {

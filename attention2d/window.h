@@ -20,7 +20,7 @@
 namespace vitrine {
 
 struct WindowAttentionConfig {
-  std::int64_t dim = 0, num_heads = 1;
+  std::int64_t dim = 0, num_heads = 1, head_dim = 0;  // head_dim 0: dim / num_heads
   std::array<std::int64_t, 2> window_size{7, 7}, shift_size{0, 0};
   WindowPad pad = WindowPad::roll_then_pad;
   bool qkv_bias = true, rel_pos_bias = true;
@@ -33,7 +33,8 @@ class WindowCache;
 // x [B, H, W, C] -> the same.
 struct VITRINE_API WindowAttention {
   WindowAttention() = default;
-  // w.qkv, w.relative_position_bias_table [(2 wh - 1)(2 ww - 1), heads], w.proj; `proj_options` may carry a layer scale.
+  // w.qkv, w.relative_position_bias_table [(2 wh - 1)(2 ww - 1), heads], w.proj; `proj_options` may carry a layer scale. A stored
+  // table of another, square window is resampled.
   WindowAttention(const Weights& w, const WindowAttentionConfig& config, const LinearOptions& proj_options = {});
   Tensor operator()(const Tensor& x, Tensor residual = {}) const;
 
