@@ -83,6 +83,8 @@ Weights Weights::operator/(std::int64_t index) const { return *this / std::strin
 DType Weights::dtype() const { return state_->options.dtype; }
 Device Weights::device() const { return state_->options.device; }
 const WeightSource& Weights::source() const { return *state_->source; }
+std::shared_ptr<const WeightSource> Weights::shared_source() const { return state_->source; }
+void Weights::replace_source(std::shared_ptr<const WeightSource> source) const { state_->source = std::move(source); }
 
 bool Weights::has(std::string_view name) const { return source().is_open() || source().find(full(name)).has_value(); }
 

@@ -56,6 +56,9 @@ class VITRINE_API Weights {
   DType dtype() const;
   Device device() const;
   const WeightSource& source() const;
+  // For a source under other names: all cursors of this tree read from `source` from here on. Before anything is read.
+  std::shared_ptr<const WeightSource> shared_source() const;
+  void replace_source(std::shared_ptr<const WeightSource> source) const;
 
   // Whether the source has PATH.name (an open source: always). For what a checkpoint may decide, like the head's size.
   bool has(std::string_view name) const;
