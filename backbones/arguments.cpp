@@ -57,6 +57,13 @@ bool read(const Json& value, T& field) {
     if (!read(value, inner)) return false;
     field = std::move(inner);
     return true;
+  } else if constexpr (std::is_same_v<T, std::vector<std::vector<std::string>>>) {  // a text is a list of one
+    if (!value.is_array()) return false;
+    T items;
+    for (const Json& entry : value)
+      if (!read(entry.is_string() ? Json::array({entry}) : entry, items.emplace_back())) return false;
+    field = std::move(items);
+    return true;
   } else if constexpr (is_vector<T>::value) {
     if (!value.is_array()) return false;
     T items;
@@ -148,6 +155,18 @@ ArgumentReader& ArgumentReader::get(std::string_view name, T& field) {
   return *this;
 }
 
+template <typename T>
+ArgumentReader& ArgumentReader::get_list(std::string_view name, std::vector<T>& field) {
+  known_.emplace(name);
+  const auto it = arguments_.find(std::string(name));
+  if (it == arguments_.end() || it->second == "null") return *this;
+  T one{};
+  const Json value = parse(it->second);
+  if (!read(value, one)) return get(name, field);
+  field = {one};
+  return *this;
+}
+
 ArgumentReader& ArgumentReader::ignore(std::initializer_list<std::string_view> names) {
   for (const auto name : names) known_.emplace(name);
   return *this;
@@ -187,7 +206,11 @@ VITRINE_INSTANTIATE(std::vector<std::vector<std::string>>)
 VITRINE_INSTANTIATE(std::vector<std::optional<std::int64_t>>)
 VITRINE_INSTANTIATE(std::vector<Pair>)
 VITRINE_INSTANTIATE(std::vector<std::vector<std::int64_t>>)
+VITRINE_INSTANTIATE(std::vector<std::vector<std::string>>)
 #undef VITRINE_INSTANTIATE
+template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<std::int64_t>&);
+template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<double>&);
+template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<Pair>&);
 
 Arguments parse_arguments(std::string_view text, std::string_view where) {
   Arguments arguments;

@@ -31,6 +31,11 @@ class VITRINE_API ArgumentReader {
   template <typename T>
   ArgumentReader& get(std::string_view name, T& field);
 
+  // One value, which becomes the only element, or a list. T of `get` but vectors and optionals; a pair of integers is one
+  // std::array<std::int64_t, 2>.
+  template <typename T>
+  ArgumentReader& get_list(std::string_view name, std::vector<T>& field);
+
   // Arguments that are valid but without effect here (drop rates, initialization): any value is accepted.
   ArgumentReader& ignore(std::initializer_list<std::string_view> names);
   // Whether a value other than null is given.

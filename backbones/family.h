@@ -21,6 +21,12 @@ struct Variant {
   std::string_view preprocess;
 };
 
+// Another publisher's parameter names: where a file has a parameter `marker`, `rules` turn its names into the family's.
+struct NameMap {
+  std::string_view marker;
+  std::span<const NameRule> rules;
+};
+
 struct Family {
   std::string_view name;
   std::string_view source;
@@ -36,6 +42,7 @@ struct Family {
   // Published weights of a variant, NAME.TAG: arguments and preprocessing where they differ from the variant's. Listed
   // only by patterns with a dot.
   std::span<const Variant> pretrained = {};
+  std::span<const NameMap> name_maps = {};  // the first whose marker is there counts
 };
 
 // Which of `count` intermediates IntermediatesOptions::indices ask for: all where empty, negative ones counted from the

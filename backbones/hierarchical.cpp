@@ -24,11 +24,11 @@ Tensor global_pool(const Tensor& x, GlobalPool pool) {
   return pool == GlobalPool::avgmax ? affine(add(average, highest), 0.5f, 0) : concat(std::array{average, highest}, 1);
 }
 
-Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model) {
-  const std::int64_t H = x.size(1) / size * size, W = x.size(2) / size * size;
+Tensor whole_patches(const Tensor& x, const std::array<std::int64_t, 2>& size, std::string_view model) {
+  const std::int64_t H = x.size(1) / size[0] * size[0], W = x.size(2) / size[1] * size[1];
   if (H == 0 || W == 0)
-    throw Error(
-        fmt::format("{}: a map of {}x{} is smaller than its patch of {}; give larger images", model, x.size(1), x.size(2), size));
+    throw Error(fmt::format("{}: a map of {}x{} is smaller than its patch of {}x{}; give larger images", model, x.size(1),
+                            x.size(2), size[0], size[1]));
   return x.slice(1, 0, H).slice(2, 0, W);
 }
 

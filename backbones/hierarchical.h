@@ -1,6 +1,7 @@
 // What backbones of stages share: each stage works on a map of its own stride (Swin, NAT, ConvNeXt, ResNet and the like).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -21,7 +22,11 @@ VITRINE_API Tensor global_pool(const Tensor& x, GlobalPool pool);              /
 
 // A convolution in steps of its kernel leaves out what is beyond the last whole step: x [B, H, W, C] without it. Throws Error
 // where nothing is left.
-Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model);
+Tensor whole_patches(const Tensor& x, const std::array<std::int64_t, 2>& size, std::string_view model);
+inline Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view model) {
+  return whole_patches(x, std::array{size, size}, model);
+}
+
 // How a map lies in the original, for observers: [B, H, W, C], [B, C, H, W] or [B, H W, C].
 enum class ObservedLayout : std::uint8_t { nhwc, nchw, tokens };
 

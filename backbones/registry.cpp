@@ -6,12 +6,15 @@
 #include <vitrine/backbones/beit.h>
 #include <vitrine/backbones/biformer.h>
 #include <vitrine/backbones/convnext.h>
+#include <vitrine/backbones/davit.h>
 #include <vitrine/backbones/eva.h>
 #include <vitrine/backbones/family.h>
 #include <vitrine/backbones/flowformer.h>
 #include <vitrine/backbones/focalnet.h>
+#include <vitrine/backbones/halonet.h>
 #include <vitrine/backbones/hornet.h>
 #include <vitrine/backbones/litv2.h>
+#include <vitrine/backbones/maxxvit.h>
 #include <vitrine/backbones/mixed_cswin.h>
 #include <vitrine/backbones/mixed_deit.h>
 #include <vitrine/backbones/mixed_pvt.h>
@@ -21,6 +24,7 @@
 #include <vitrine/backbones/patchconvnet.h>
 #include <vitrine/backbones/ravlt.h>
 #include <vitrine/backbones/resnet.h>
+#include <vitrine/backbones/swin.h>
 #include <vitrine/backbones/transnext.h>
 #include <vitrine/backbones/vit.h>
 #include <vitrine/backbones/vitae_vsa.h>
@@ -38,7 +42,8 @@ std::span<const Family* const> families() {
       &kBiFormerFamily,    &kAgentCswinFamily,   &kAgentDeitFamily, &kAgentPvtFamily,     &kAgentSwinFamily,
       &kInlineCswinFamily, &kInlineDeitFamily,   &kInlinePvtFamily, &kInlineSwinFamily,   &kFlattenCswinFamily,
       &kFlattenPvtFamily,  &kFlattenSwinFamily,  &kRavltFamily,     &kTransNextFamily,    &kMohTransNextFamily,
-      &kVitaeVsaFamily};
+      &kVitaeVsaFamily,    &kSwinFamily,         &kSwinV2Family,    &kDavitFamily,        &kMaxxvitFamily,
+      &kHaloNetFamily};
   return kFamilies;
 }
 
@@ -140,12 +145,19 @@ Arguments merge(const Found& found, const Arguments& bracket, const Arguments& g
   return merged;
 }
 
+void rename_parameters(const Family& family, const Weights& weights) {
+  if (weights.source().is_open() || !weights.path().empty()) return;
+  for (const detail::NameMap& map : family.name_maps)
+    if (weights.has(map.marker)) return weights.replace_source(renamed(weights.shared_source(), map.rules));
+}
+
 }  // namespace
 
 std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights, const Arguments& arguments) {
   const Request request = parse_request(name);
   const Found found = find_or_throw(request.name);
   Arguments merged = merge(found, request.arguments, arguments);
+  rename_parameters(*found.family, weights);
   if (!request.arguments.contains("num_classes") && !arguments.contains("num_classes") && !weights.source().is_open()) {
     // A fine-tuned checkpoint: as many classes as its head has rows.
     const auto head = (weights / found.family->head).shape_of("weight");
