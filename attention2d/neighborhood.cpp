@@ -13,6 +13,7 @@
 
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
@@ -187,9 +188,7 @@ void run_reference(const Problem& p) {
 }
 
 // Whether dense tiles are faster than queries in lanes, as measured with AVX-512 (README.md, What was learnt).
-bool is_wide(const Problem& p) {
-  return cpu::isa() >= cpu::Isa::avx512 && p.axes() == 1 && p.options.kernel_size[0] >= 96;
-}
+bool is_wide(const Problem& p) { return cpu::isa() >= cpu::Isa::avx512 && p.axes() == 1 && p.options.kernel_size[0] >= 96; }
 
 template <cpu::Isa kIsa>
 std::string can_run_fused(const Problem& p) {
@@ -388,8 +387,12 @@ Tensor neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v,
 NeighborhoodAttention::NeighborhoodAttention(const Weights& w, const NeighborhoodAttentionConfig& c,
                                              const LinearOptions& proj_options)
     : config(c) {
-  if (c.num_heads < 1 || c.dim % c.num_heads != 0)
-    throw Error(fmt::format("{}: dim {} is not a multiple of {} heads", w.path(), c.dim, c.num_heads));
+  const std::string where = detail::module_name("neighborhood_attention", w);
+  detail::check_num_heads(where, c.dim, c.num_heads);
+  for (int axis = 0; axis < 2; ++axis) {
+    detail::check_size(where, "kernel_size", c.kernel_size[static_cast<std::size_t>(axis)]);
+    detail::check_size(where, "dilation", c.dilation[static_cast<std::size_t>(axis)]);
+  }
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   if (c.rel_pos_bias) rpb = w.get("rpb", {c.num_heads, 2 * c.kernel_size[0] - 1, 2 * c.kernel_size[1] - 1});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);

@@ -199,7 +199,9 @@ void check_heads(const char* what, Config config) {
 
 TEST_CASE("layers of any size are refused before memory is taken") {
   const std::initializer_list<std::int64_t> sizes = {0, -1, kLarge, kHuge, -kHuge - 1};
-  check_field<NeighborhoodAttention>("num_heads", &NeighborhoodAttentionConfig::num_heads, {.dim = 16}, {0, -1, 5, kHuge});
+  check_heads<NeighborhoodAttention>("neighborhood", NeighborhoodAttentionConfig{.dim = 16});
+  check_pair<NeighborhoodAttention>("kernel_size", &NeighborhoodAttentionConfig::kernel_size, {.dim = 16}, sizes);
+  check_pair<NeighborhoodAttention>("dilation", &NeighborhoodAttentionConfig::dilation, {.dim = 16}, sizes);
   check_heads<WindowAttention>("window", WindowAttentionConfig{.dim = 16});
   check_pair<WindowAttention>("window_size", &WindowAttentionConfig::window_size, {.dim = 16}, sizes);
   check_pair<WindowAttention>("shift_size", &WindowAttentionConfig::shift_size, {.dim = 16}, {-1, kLarge, kHuge});
