@@ -39,6 +39,12 @@ Tensor predict_kernels(const InlineAttention& m, const Tensor& token) {
   return permute(kernels.view({B, heads, kTaps, d}), std::array{0, 2, 1, 3}).view({B, 3, 3, C});
 }
 
+void check_window(const Tensor& x, std::int64_t prefix, std::int64_t rows, std::int64_t columns) {
+  if (x.size(1) != prefix + rows * columns)
+    throw Error(fmt::format("inline_attention: x is {}, expected {} tokens of a window of {}x{}", x.shape().to_string(),
+                            prefix + rows * columns, rows, columns));
+}
+
 }  // namespace
 
 InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& c, const LinearOptions& proj_options)
@@ -67,6 +73,7 @@ InlineAttention::InlineAttention(const Weights& w, const InlineAttentionConfig& 
 
 Tensor InlineAttention::operator()(const Tensor& x, std::int64_t rows, std::int64_t columns, Tensor residual) const {
   detail::check_tokens("inline_attention", x, config.dim);
+  check_window(x, config.class_token ? 1 : 0, rows, columns);
   const std::int64_t C = config.dim;
   const Tensor parts = qkv(x), token = mean(x.to(DType::f32), 1, 1);
   return proj(mix(parts.slice(2, 0, C), parts.slice(2, C, 2 * C), parts.slice(2, 2 * C, 3 * C), token, rows, columns),
@@ -76,9 +83,9 @@ Tensor InlineAttention::operator()(const Tensor& x, std::int64_t rows, std::int6
 Tensor InlineAttention::mix(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& token, std::int64_t rows,
                             std::int64_t columns) const {
   const std::int64_t prefix = config.class_token ? 1 : 0;
-  if (q.size(1) != prefix + rows * columns || token.size(0) != q.size(0))
-    throw Error(fmt::format("inline_attention: x is {}, expected {} tokens of a window of {}x{}", q.shape().to_string(),
-                            prefix + rows * columns, rows, columns));
+  check_window(q, prefix, rows, columns);
+  if (token.size(0) != q.size(0))
+    throw Error(fmt::format("inline_attention: {} mean tokens for {} windows", token.size(0), q.size(0)));
   const auto heads = [&](const Tensor& t) { return t.unflatten(2, {config.num_heads, config.dim / config.num_heads}); };
   Tensor y = linear_attention(heads(q), heads(k), heads(v),
                               {.query_map = config.feature_map,
