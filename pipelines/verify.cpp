@@ -14,6 +14,7 @@
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/detail/verify.h>
+#include <vitrine/pipelines/detail/verify_generation.h>
 
 namespace vitrine {
 namespace detail {
@@ -124,9 +125,8 @@ void check_members(const Json& object, std::initializer_list<std::string_view> k
 namespace {
 
 using detail::CaseContext;
+using detail::CaseRunner;
 using detail::Json;
-
-using CaseRunner = void (*)(const Json&, const CaseContext&, VerifyRow&);
 
 // The form of a case: what to call it, and what runs it (null: nothing does).
 struct Form {
@@ -138,7 +138,10 @@ struct Form {
 std::optional<Form> form_of(const Json& entry) {
   const auto has = [&](const char* key) { return entry.contains(key); };
   if (has("operator")) return Form{entry["operator"].get<std::string>(), detail::run_attention_case, ""};
-  if (has("kind")) return Form{entry["kind"].get<std::string>(), nullptr, ""};
+  if (has("kind")) {
+    const auto kind = entry["kind"].get<std::string>();
+    return Form{kind, detail::generation_runner(kind), ""};
+  }
   if (has("filter")) return Form{"resize", detail::run_resize_case, "u8"};
   if (has("source") && has("parameters")) return Form{"backbone", detail::run_backbone_case, ""};
   return std::nullopt;

@@ -11,7 +11,7 @@
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
-#include <vitrine/pipelines/detail/verify.h>
+#include <vitrine/pipelines/detail/verify_generation.h>
 #include <vitrine/weights/sources.h>
 
 namespace vitrine::detail {
@@ -28,15 +28,6 @@ std::optional<int> feature_index(std::string_view output) {
   int index = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), index);
   return error == std::errc() && end == text.data() + text.size() ? std::optional(index) : std::nullopt;
-}
-
-Tensor nchw_to_nhwc(const Tensor& x) {
-  const int axes[] = {0, 2, 3, 1};
-  return permute(x, axes);
-}
-Tensor nhwc_to_nchw(const Tensor& x) {
-  const int axes[] = {0, 3, 1, 2};
-  return permute(x, axes);
 }
 
 // The outputs that the case asks for, in its layout.

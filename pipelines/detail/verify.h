@@ -23,6 +23,8 @@ struct CaseContext {
   std::string impl;  // of attention operators; empty: the best
 };
 
+using CaseRunner = void (*)(const Json&, const CaseContext&, VerifyRow&);
+
 // Each fills in the row's numbers through judge(), or throws Error (or the JSON library's exception for a malformed case).
 void run_attention_case(const Json& entry, const CaseContext& context, VerifyRow& row);
 void run_backbone_case(const Json& entry, const CaseContext& context, VerifyRow& row);

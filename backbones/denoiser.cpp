@@ -1,0 +1,7 @@
+#include <vitrine/backbones/denoiser.h>
+
+namespace vitrine {
+
+Denoiser::~Denoiser() = default;
+
+}  // namespace vitrine

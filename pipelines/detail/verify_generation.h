@@ -1,0 +1,39 @@
+// What the runners of generation cases share (verify_NAME.cpp, one a group of components). Not installed.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <vitrine/layers/weights.h>
+#include <vitrine/pipelines/detail/verify.h>
+
+namespace vitrine::detail {
+
+// A row of a group's table: the "kind" of its cases, and what runs them.
+struct GenerationKind {
+  std::string_view kind;
+  CaseRunner run;
+};
+
+CaseRunner generation_runner(std::string_view kind);  // null: no such kind
+
+// {"name", "shape"[, "scale"]}: synthetic and times scale, f32; or {"values", "dtype", "shape"}: as given, f32 or i64.
+Tensor case_input(const Json& input);
+// The parameters listed in the file that `parameters` names, synthetic, in the context's dtype.
+Weights case_weights(const Json& parameters, const CaseContext& context);
+
+struct GenerationBounds {
+  double exact;         // f32: of max |a - b| over the largest reference value; the full output's rms to 1e-4 relative
+  double loose = 0.02;  // 16-bit types: relative L2 distance
+  bool rows = false;    // f32: the first axis is a path of steps, each judged over max(1, its own largest value)
+};
+// Compares each of the case's outputs with the one of its name; throws Error where one is missing.
+void judge_outputs(const Json& entry, const CaseContext& context, const std::map<std::string, Tensor>& got,
+                   const GenerationBounds& bounds, VerifyRow& row);
+
+Tensor nchw_to_nhwc(const Tensor& x);  // the cases' layout to ours: [B, C, H, W] -> [B, H, W, C]
+Tensor nhwc_to_nchw(const Tensor& x);
+
+}  // namespace vitrine::detail
