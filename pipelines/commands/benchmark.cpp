@@ -170,13 +170,18 @@ double next_of(const std::vector<double>& values) {
   return values[n - 1] * (n < 2 ? 16.0 : std::clamp(values[n - 1] / values[n - 2], 4.0, 16.0));
 }
 
+struct Wanted {
+  std::string label;
+  AttentionForm form;
+};
+
 struct Curve {
   PlotSeries milliseconds, megabytes;
   std::string skipped;  // "sdpa at 512 (40 s a pass)"
 };
 
-Curve measure_curve(const AttentionForm& form, const BenchmarkOptions& each, Console& console, Report& report) {
-  Curve curve{{std::string(form.prefix), {}}, {std::string(form.prefix), {}}, {}};
+Curve measure_curve(const Wanted& wanted, const BenchmarkOptions& each, Console& console, Report& report) {
+  Curve curve{{wanted.label, {}}, {wanted.label, {}}, {}};
   std::vector<double> times, bytes;
   for (const std::int64_t side : kSides) {
     if (interrupted()) break;
@@ -184,12 +189,12 @@ Curve measure_curve(const AttentionForm& form, const BenchmarkOptions& each, Con
       const double seconds = 1e-3 * next_of(times), memory = next_of(bytes), available = static_cast<double>(available_bytes());
       const bool is_long = seconds > kMostSeconds;
       if (is_long || (available > 0 && memory > 0.7 * available)) {
-        curve.skipped = is_long ? fmt::format("{} from {} on (about {:.0f} s a pass)", form.prefix, side, seconds)
-                                : fmt::format("{} from {} on (about {:.1f} GB)", form.prefix, side, 1e-9 * memory);
+        curve.skipped = is_long ? fmt::format("{} from {} on (about {:.0f} s a pass)", wanted.label, side, seconds)
+                                : fmt::format("{} from {} on (about {:.1f} GB)", wanted.label, side, 1e-9 * memory);
         break;
       }
     }
-    const std::string name = square_case(form, side);
+    const std::string name = square_case(wanted.form, side);
     console.note(name);
     try {
       const BenchmarkRow row = benchmark_attention(name, each);
@@ -205,18 +210,37 @@ Curve measure_curve(const AttentionForm& form, const BenchmarkOptions& each, Con
   return curve;
 }
 
-std::vector<AttentionForm> wanted_forms(const std::vector<std::string>& names) {
-  std::vector<AttentionForm> wanted;
+// A kind of case, or a case with {side}, {tokens} or {eighth} in the place of its size: hilo_{side}x{side}_c64_h2_w2_a0, which is
+// called hilo_c64_h2_w2_a0. The result points into `names`.
+std::vector<Wanted> wanted_forms(const std::vector<std::string>& names) {
+  std::vector<Wanted> all;
   std::vector<std::string> known;
-  for (const AttentionForm& form : attention_forms())
-    if (!form.square.empty()) known.emplace_back(form.prefix);
-  for (const std::string& name : names)
-    if (std::find(known.begin(), known.end(), name) == known.end())
-      throw UsageError(fmt::format("'{}' is nothing to plot{}; there are {}", name, detail::suggest_names(name, known, 1),
-                                   fmt::join(known, ", ")));
-  for (const AttentionForm& form : attention_forms())
-    if (!form.square.empty() && (names.empty() || std::find(names.begin(), names.end(), form.prefix) != names.end()))
-      wanted.push_back(form);
+  for (const AttentionForm& form : attention_forms()) {
+    if (form.square.empty()) continue;
+    known.emplace_back(form.prefix);
+    all.push_back({known.back(), form});
+  }
+  if (names.empty()) return all;
+  std::vector<Wanted> wanted;
+  for (const std::string& name : names) {
+    if (const auto size = name.find('{'); size != std::string::npos) {
+      try {
+        const AttentionForm form{name, name, "", name};
+        if (is_attention_case(square_case(form, kSides[0]))) {
+          const auto rest = name.find('_', name.find_last_of('}'));
+          wanted.push_back({name.substr(0, size) + (rest == std::string::npos ? "" : name.substr(rest + 1)), form});
+          continue;
+        }
+      } catch (const fmt::format_error&) {  // refused below, as any other name
+      }
+    }
+    const auto found = std::find(known.begin(), known.end(), name);
+    if (found == known.end())
+      throw UsageError(
+          fmt::format("'{}' is nothing to plot{}; there are {}, and cases with {{side}} or {{tokens}} for their size", name,
+                      detail::suggest_names(name, known, 1), fmt::join(known, ", ")));
+    wanted.push_back(all[static_cast<std::size_t>(found - known.begin())]);
+  }
   return wanted;
 }
 
@@ -224,15 +248,15 @@ int run_plot(Console& console, const Options& options) {
   constexpr std::string_view kExtensions[] = {".svg"};
   check_output("--plot", options.plot, kExtensions);
   if (options.height > 0) throw UsageError("--plot has its own sizes; --img-size does not apply");
-  const std::vector<AttentionForm> forms = wanted_forms(options.names);
+  const std::vector<Wanted> all = wanted_forms(options.names);
   const BenchmarkOptions each = options_of(console, options);
   Report report(console, each.dtype);
   const std::vector<double> sides(std::begin(kSides), std::end(kSides));
   PlotPanel time{"Time of one pass", "tokens a side", "milliseconds", sides, {}};
   PlotPanel memory{"Activations of one pass at their peak, beside the input", "tokens a side", "megabytes", sides, {}};
   std::string skipped;
-  for (const AttentionForm& form : forms) {
-    Curve curve = measure_curve(form, each, console, report);
+  for (const Wanted& wanted : all) {
+    Curve curve = measure_curve(wanted, each, console, report);
     if (!curve.skipped.empty()) {
       console.note(fmt::format("out of reach: {}", curve.skipped));
       skipped += fmt::format("\nout of reach: {}", curve.skipped);

@@ -98,6 +98,8 @@ TEST_CASE("the chart of attention by map size") {
   usage({"benchmark"}, "NAME is required");
   usage({"benchmark", "--plot", "chart.gif"}, "--plot");
   usage({"benchmark", "--plot", "chart.svg", "na9d"}, "'na9d' is nothing to plot");
+  usage({"benchmark", "--plot", "chart.svg", "na2d_{width}x{width}_h2_d32_k7"}, "is nothing to plot");
+  usage({"benchmark", "--plot", "chart.svg", "nad2_{side}x{side}_h2_d32_k7"}, "is nothing to plot");
   usage({"benchmark", "--plot", "chart.svg", "--img-size", "64"}, "--img-size");
 }
 
