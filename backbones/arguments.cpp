@@ -225,6 +225,14 @@ Arguments parse_arguments(std::string_view text, std::string_view where) {
   return arguments;
 }
 
+NamedArguments parse_named_arguments(std::string_view text, std::string_view what) {
+  const auto open = text.find('[');
+  if (open == std::string_view::npos) return {text, {}};
+  if (text.back() != ']') throw Error(fmt::format("{} '{}': expected NAME[key=value,...]", what, text));
+  return {text.substr(0, open),
+          parse_arguments(text.substr(open + 1, text.size() - open - 2), fmt::format("{} '{}'", what, text))};
+}
+
 Arguments parse_json_arguments(std::string_view json, std::string_view where) {
   const Json object = parse(json.empty() ? "{}" : json);
   if (!object.is_object()) throw Error(fmt::format("{}: {} is not a JSON object", where, json));

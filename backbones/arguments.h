@@ -51,6 +51,12 @@ class VITRINE_API ArgumentReader {
 // "key=value,key=value" with values as JSON or as bare words (True, False and None are read as in Python), as in
 // NAME[...]. Throws Error; `where` names the text in it.
 VITRINE_API Arguments parse_arguments(std::string_view text, std::string_view where);
+// "NAME[key=value,...]" taken apart. Throws Error; `what` is what has the name: "model".
+struct NamedArguments {
+  std::string_view name;  // of `text`
+  Arguments arguments;
+};
+VITRINE_API NamedArguments parse_named_arguments(std::string_view text, std::string_view what);
 // A JSON object's members as JSON texts.
 VITRINE_API Arguments parse_json_arguments(std::string_view json, std::string_view where);
 // timm's keys (input_size [channels, height, width], crop_pct, crop_mode, interpolation, mean, std) over `base`; other

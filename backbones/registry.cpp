@@ -72,20 +72,6 @@ bool matches(std::string_view pattern, std::string_view text) {
   return p == pattern.size();
 }
 
-// "NAME[key=value,...]" taken apart.
-struct Request {
-  std::string_view name;
-  Arguments arguments;
-};
-
-Request parse_request(std::string_view text) {
-  const auto open = text.find('[');
-  if (open == std::string_view::npos) return {text, {}};
-  if (text.back() != ']') throw Error(fmt::format("model '{}': expected NAME[key=value,...]", text));
-  return {text.substr(0, open),
-          detail::parse_arguments(text.substr(open + 1, text.size() - open - 2), fmt::format("model '{}'", text))};
-}
-
 struct Found {
   const Family* family = nullptr;
   const Variant* variant = nullptr;
@@ -154,7 +140,7 @@ void rename_parameters(const Family& family, const Weights& weights) {
 }  // namespace
 
 std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights, const Arguments& arguments) {
-  const Request request = parse_request(name);
+  const detail::NamedArguments request = detail::parse_named_arguments(name, "model");
   const Found found = find_or_throw(request.name);
   Arguments merged = merge(found, request.arguments, arguments);
   rename_parameters(*found.family, weights);
@@ -188,7 +174,7 @@ std::vector<ModelEntry> list_models(std::string_view pattern) {
 bool is_model(std::string_view name) { return find(name.substr(0, name.find('['))).family != nullptr; }
 
 PreprocessConfig default_preprocess(std::string_view name) {
-  const Request request = parse_request(name);
+  const detail::NamedArguments request = detail::parse_named_arguments(name, "model");
   const Found found = find_or_throw(request.name);
   return preprocess_of(found, merge(found, request.arguments, {}));
 }

@@ -17,6 +17,8 @@ struct GenerationKind {
   CaseRunner run;
 };
 
+std::span<const GenerationKind> sampler_kinds();  // verify_samplers.cpp
+
 CaseRunner generation_runner(std::string_view kind);  // null: no such kind
 
 // {"name", "shape"[, "scale"]}: synthetic and times scale, f32; or {"values", "dtype", "shape"}: as given, f32 or i64.
