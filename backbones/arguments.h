@@ -1,4 +1,4 @@
-// Reading a model's named constructor arguments (backbone.h: Arguments, JSON texts) into a configuration struct.
+// Reading a model's named constructor arguments (config.h: Arguments, JSON texts) into a configuration struct.
 //
 //   ArgumentReader(variant.name, arguments).get("embed_dim", c.embed_dim).get("depths", c.depths).finish();
 //
@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include <vitrine/backbones/backbone.h>
+#include <vitrine/backbones/config.h>
 #include <vitrine/layers/export.h>
 
 namespace vitrine::detail {

@@ -1,33 +1,52 @@
 // Denoisers: the networks of diffusion models, from noisy latents and a time to a prediction (noise, velocity or flow).
 //
+//   auto dit = create_denoiser("DiT-XL/2", Weights(open_weights("DiT-XL-2-256x256.pt")));
+//   Tensor noise = dit->forward(latents, timesteps, {.labels = classes});
+//
 // A denoiser is immutable after building and may be run from several threads at once, each under its own Context.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include <vitrine/backbones/config.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/tensor.h>
+#include <vitrine/layers/weights.h>
 
 namespace vitrine {
 
 // What the prediction is asked for; a network reads what it knows of and throws Error where that is missing.
 struct Conditioning {
-  Tensor labels;     // i64 [B]: class ids; num_classes: the unconditional class
-  Tensor text;       // [B, T, C]: states of the text encoder
-  Tensor text_mask;  // i64 [B, T], 1 where a token counts; undefined: all do
-  Tensor pooled;     // [B, C]: the text in one vector
-  Tensor guidance;   // f32 [B]: the guidance scale where it was distilled into the network (FLUX)
-  Tensor time_ids;   // f32 [B, 6]: original size, crop, target size (SDXL)
+  Tensor labels{};        // i64 [B]: class ids; num_classes: the unconditional class
+  Tensor text{};          // [B, T, C]: states of the text encoder
+  Tensor text_mask{};     // i64 [B, T], 1 where a token counts; undefined: all do
+  Tensor pooled{};        // [B, C]: the text in one vector
+  Tensor guidance{};      // f32 [B]: the guidance scale where it was distilled into the network (FLUX, Sana)
+  Tensor time_ids{};      // f32 [B, 6]: original size, crop, target size (SDXL)
+  Tensor resolution{};    // f32 [B, 2]: height and width of the picture (PixArt of 1024 pixels)
+  Tensor aspect_ratio{};  // f32 [B, 1]: height over width (the same)
 };
 
 struct DenoiserInfo {
-  std::string name;               // the published variant or class
-  std::string source;             // paper and published code
-  std::int64_t in_channels = 4;   // of the latents
-  std::int64_t out_channels = 4;  // twice in_channels where the network predicts variances too
-  std::int64_t multiple = 1;      // what height and width of the latents must be multiples of
-  std::int64_t parameters = 0;    // elements of all parameters that were read
+  std::string name;                  // the published variant or class
+  std::string source;                // paper and published code
+  std::int64_t in_channels = 4;      // of the latents
+  std::int64_t out_channels = 4;     // twice in_channels where the network predicts variances too
+  std::int64_t height = 0;           // of the latents that it was made for; others where the family takes them
+  std::int64_t width = 0;            //
+  std::int64_t multiple = 1;         // what height and width of the latents must be multiples of
+  std::int64_t num_classes = 0;      // > 0: reads labels
+  std::int64_t text_channels = 0;    // > 0: reads text
+  std::int64_t pooled_channels = 0;  // > 0: reads pooled
+  bool takes_guidance = false;
+  bool takes_size = false;           // reads resolution and aspect_ratio
+  std::int64_t guided_channels = 4;  // leading channels of the prediction that classifier-free guidance is for
+  double timestep_scale = 1000;      // of a timestep at the noisiest end: 1000, FLUX: 1
+  std::int64_t parameters = 0;       // elements of all parameters that were read
 };
 
 class VITRINE_API Denoiser {
@@ -35,8 +54,9 @@ class VITRINE_API Denoiser {
   virtual ~Denoiser();
 
   // latents [B, H, W, in_channels], timesteps f32 [B] in the network's own unit (0..1000, FLUX: 0..1)
-  // -> [B, H, W, out_channels], in the latents' dtype.
-  virtual Tensor forward(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning) const = 0;
+  // -> [B, H, W, out_channels], in the latents' dtype. The observer sees what modules return.
+  virtual Tensor forward(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning,
+                         const Observer& observer = {}) const = 0;
 
   const DenoiserInfo& info() const { return info_; }
   DType dtype() const { return dtype_; }
@@ -45,5 +65,11 @@ class VITRINE_API Denoiser {
   DenoiserInfo info_;
   DType dtype_ = DType::f32;
 };
+
+// Classifier-free guidance in one pass, as DiT's forward_with_cfg: B latents with their conditions, then B without. The
+// latents of the first half serve both halves. -> [2B, H, W, out_channels]: u + scale (c - u) in the first
+// info().guided_channels channels of both halves, each half's own answer in the others. Throws Error for an odd batch.
+VITRINE_API Tensor forward_with_cfg(const Denoiser& denoiser, const Tensor& latents, const Tensor& timesteps,
+                                    const Conditioning& conditioning, float scale);
 
 }  // namespace vitrine
