@@ -27,8 +27,8 @@ struct Problem {
 
   std::string describe() const {
     return fmt::format("q {} k {} v {} {}{}{}{}", q.shape().to_string(), k.shape().to_string(), v.shape().to_string(),
-                       name_of(q.dtype()), options.bias.defined() ? " bias" : "", options.mask.defined() ? " mask" : "",
-                       options.is_causal ? " causal" : "");
+                       name_of(q.dtype()), options.bias.defined() || options.distance_bias.defined() ? " bias" : "",
+                       options.mask.defined() ? " mask" : "", options.is_causal ? " causal" : "");
   }
 };
 
@@ -36,10 +36,10 @@ void validate_logits_input(const Tensor& t, const char* name, DType dtype, const
   if (!t.defined()) return;
   const std::int64_t b = q.size(0), h = q.size(2), lq = q.size(1), lk = k.size(1);
   if (t.dtype() != dtype) throw Error(fmt::format("attention: {} is {}, expected {}", name, name_of(t.dtype()), name_of(dtype)));
-  if (t.rank() != 4 || (t.size(0) != 1 && t.size(0) != b) || (t.size(1) != 1 && t.size(1) != h) || t.size(2) != lq ||
-      t.size(3) != lk)
+  const auto fits = [&](int axis, std::int64_t size) { return t.size(axis) == 1 || t.size(axis) == size; };
+  if (t.rank() != 4 || !fits(0, b) || !fits(1, h) || !fits(2, lq) || t.size(3) != lk)
     throw Error(
-        fmt::format("attention: {} is {}, expected [1 or {}, 1 or {}, {}, {}]", name, t.shape().to_string(), b, h, lq, lk));
+        fmt::format("attention: {} is {}, expected [1 or {}, 1 or {}, 1 or {}, {}]", name, t.shape().to_string(), b, h, lq, lk));
 }
 
 void validate(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
@@ -60,6 +60,12 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
     throw Error(fmt::format("attention: {} query heads are not a multiple of {} key heads", q.size(2), k.size(2)));
   if (q.size(3) == 0) throw Error("attention: head_dim is 0");
   validate_logits_input(options.bias, "bias", DType::f32, q, k);
+  if (const Tensor& t = options.distance_bias; t.defined()) {
+    if (options.bias.defined()) throw Error("attention: bias and distance_bias are given, expected one of them");
+    if (t.dtype() != DType::f32 || t.shape() != Shape{q.size(2), q.size(1) + k.size(1) - 1})
+      throw Error(fmt::format("attention: distance_bias is {} {}, expected f32 [{}, {}]", name_of(t.dtype()),
+                              t.shape().to_string(), q.size(2), q.size(1) + k.size(1) - 1));
+  }
   validate_logits_input(options.mask, "mask", DType::boolean, q, k);
 }
 
@@ -67,9 +73,10 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
 void run_reference(const Problem& p) {
   const std::int64_t heads = p.q.size(2), lq = p.q.size(1), lk = p.k.size(1), dim = p.q.size(3), value_dim = p.v.size(3);
   const std::int64_t group = heads / p.k.size(2);
-  const Tensor &bias = p.options.bias, &mask = p.options.mask;
+  const Tensor &bias = p.options.bias, &distance_bias = p.options.distance_bias, &mask = p.options.mask;
   const auto row_of = [](const Tensor& t, std::int64_t b, std::int64_t h, std::int64_t i) {
-    return (t.size(0) == 1 ? 0 : b * t.stride(0)) + (t.size(1) == 1 ? 0 : h * t.stride(1)) + i * t.stride(2);
+    const auto step = [&](int axis) { return t.size(axis) == 1 ? 0 : t.stride(axis); };
+    return b * step(0) + h * step(1) + i * step(2);
   };
   cpu::parallel_each(p.q.size(0) * heads, [&](std::int64_t item, int) {
     const std::int64_t b = item / heads, h = item % heads;
@@ -85,6 +92,7 @@ void run_reference(const Problem& p) {
         for (std::int64_t d = 0; d < dim; ++d) logit += static_cast<double>(q[i * dim + d]) * k[j * dim + d];
         logit *= p.scale;
         if (bias.defined()) logit += bias.data<float>()[row_of(bias, b, h, i) + j];
+        if (distance_bias.defined()) logit += distance_bias.data<float>()[h * distance_bias.stride(0) + j - i + lq - 1];
         const bool seen = (!mask.defined() || mask.data<bool>()[row_of(mask, b, h, i) + j]) && (!p.options.is_causal || j <= i);
         weights[j] = seen ? logit : -std::numeric_limits<double>::infinity();
         largest = weights[j] > largest || std::isnan(weights[j]) ? weights[j] : largest;
@@ -113,7 +121,7 @@ std::string can_run_flash(const Problem& p) {
 
 template <cpu::Isa kIsa>
 void run_flash(const Problem& p) {
-  const Tensor &bias = p.options.bias, &mask = p.options.mask;
+  const Tensor &bias = p.options.bias, &distance_bias = p.options.distance_bias, &mask = p.options.mask;
   std::vector<std::int64_t> offsets[4];
   const auto view = [&](const Tensor& t, std::vector<std::int64_t>& image_offset) {
     for (std::int64_t b = 0; b < t.size(0); ++b) image_offset.push_back(b * t.stride(0));
@@ -139,6 +147,11 @@ void run_flash(const Problem& p) {
   f.bias_image = step(bias, 0);
   f.bias_head = step(bias, 1);
   f.bias_row = step(bias, 2);
+  if (distance_bias.defined()) {  // a query's row begins one before that of the query before it
+    f.bias = distance_bias.data<float>() + f.queries - 1;
+    f.bias_head = distance_bias.stride(0);
+    f.bias_row = -1;
+  }
   f.mask = mask.defined() ? static_cast<const std::uint8_t*>(mask.raw()) : nullptr;
   f.mask_image = step(mask, 0);
   f.mask_head = step(mask, 1);

@@ -21,8 +21,11 @@ namespace vitrine {
 struct AttentionOptions {
   std::optional<float> scale{};  // default: D ** -0.5
   bool is_causal = false;        // key j is seen by query i where j <= i
-  Tensor bias{};                 // f32 [1 or B, 1 or Hq, Lq, Lk], added after scaling; undefined: none
-  Tensor mask{};                 // boolean, same shapes; true: the key is seen
+  Tensor bias{};                 // f32 [1 or B, 1 or Hq, 1 or Lq, Lk], added after scaling; undefined: none
+  // Instead of bias, where it depends on how far a key is: f32 [Hq, Lq + Lk - 1], element j - i + Lq - 1 is added for query i
+  // and key j (T5). Of L tokens it takes 2 L numbers a head, not L^2.
+  Tensor distance_bias{};
+  Tensor mask{};  // boolean, shapes of bias; true: the key is seen
   // A candidate's name ("reference", "flash_avx2"; "flash": its best target); empty: the best that can run.
   std::string_view impl{};
 };

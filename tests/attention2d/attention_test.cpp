@@ -56,10 +56,12 @@ TEST_CASE("tiled attention is the reference on random problems") {
     AttentionOptions options;
     options.is_causal = random.integer(0, 3) == 0;
     if (random.integer(0, 3) == 0) options.scale = 0.7f;
+    const auto one_or = [&](std::int64_t size) { return random.integer(0, 1) ? size : 1; };
     if (random.integer(0, 2) == 0)
-      options.bias = random.tensor({random.integer(0, 1) ? B : 1, random.integer(0, 1) ? Hq : 1, Lq, Lk});
-    if (random.integer(0, 2) == 0)
-      options.mask = random_mask(random, {random.integer(0, 1) ? B : 1, random.integer(0, 1) ? Hq : 1, Lq, Lk}, -0.2f);
+      options.bias = random.tensor({one_or(B), one_or(Hq), one_or(Lq), Lk});
+    else if (random.integer(0, 1) == 0)
+      options.distance_bias = random.tensor({Hq, Lq + Lk - 1});
+    if (random.integer(0, 2) == 0) options.mask = random_mask(random, {one_or(B), one_or(Hq), one_or(Lq), Lk}, -0.2f);
     INFO(fmt::format("round {}: B {} Hq {} Hk {} Lq {} Lk {} D {} Dv {} {}", round, B, Hq, Hk, Lq, Lk, D, Dv, name_of(dtype)));
     check_against_reference(random.tensor({B, Lq, Hq, D}).to(dtype), random.tensor({B, Lk, Hk, D}).to(dtype),
                             random.tensor({B, Lk, Hk, Dv}).to(dtype), options);
@@ -99,6 +101,27 @@ TEST_CASE("tiled attention over several blocks of keys") {
   for (std::int64_t i = 0; i < 600; ++i) masked.mask.data<bool>()[i] = false;  // the first query sees nothing of the first block
   check_against_reference(random.tensor({1, 20, 1, 16}), random.tensor({1, 1100, 1, 16}), random.tensor({1, 1100, 1, 16}),
                           masked);
+}
+
+TEST_CASE("a bias of distances is the bias that holds them") {
+  Random random(7);
+  const std::int64_t lq = 21, lk = 35;
+  const Tensor q = random.tensor({2, lq, 3, 16}), k = random.tensor({2, lk, 3, 16}), v = random.tensor({2, lk, 3, 16});
+  AttentionOptions written, short_form;
+  short_form.distance_bias = random.tensor({3, lq + lk - 1});
+  written.bias = Tensor::empty({1, 3, lq, lk});
+  for (std::int64_t h = 0; h < 3; ++h)
+    for (std::int64_t i = 0; i < lq; ++i)
+      for (std::int64_t j = 0; j < lk; ++j)
+        written.bias.data<float>()[(h * lq + i) * lk + j] =
+            short_form.distance_bias.data<float>()[h * (lq + lk - 1) + j - i + lq - 1];
+  for (const std::string impl : {"", "reference"})
+    CHECK(difference(run(q, k, v, short_form, impl), run(q, k, v, written, impl), 0) == "");
+  short_form.bias = written.bias;
+  CHECK_THROWS_WITH(attention(q, k, v, short_form), contains("expected one of them"));
+  short_form.bias = {};
+  short_form.distance_bias = random.tensor({3, lq + lk});
+  CHECK_THROWS_WITH(attention(q, k, v, short_form), contains("distance_bias is f32 [3, 56], expected f32 [3, 55]"));
 }
 
 TEST_CASE("attention reads views of a fused projection at any alignment") {
