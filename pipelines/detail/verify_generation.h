@@ -17,7 +17,9 @@ struct GenerationKind {
   CaseRunner run;
 };
 
-std::span<const GenerationKind> sampler_kinds();  // verify_samplers.cpp
+// The groups (verify_NAME.cpp).
+std::span<const GenerationKind> sampler_kinds();
+std::span<const GenerationKind> text_kinds();
 
 CaseRunner generation_runner(std::string_view kind);  // null: no such kind
 
