@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include <vitrine/layers/checks.h>
 #include <vitrine/pipelines/detail/sampler.h>
@@ -52,6 +53,18 @@ SamplerRow find_row(std::string_view name) {
       fmt::format("unknown sampler '{}'{}; known: {}", printable(name), suggest_names(name, names), list_names(names, 20)));
 }
 
+// Keys of diffusers' schedulers: passed over in a scheduler_config.json where the chosen class does not read them, as
+// diffusers itself does.
+constexpr const char* kKeys =
+    "algorithm_type base_image_seq_len base_shift beta_end beta_schedule beta_start clip_sample clip_sample_range "
+    "corrector_order disable_corrector dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift "
+    "interpolation_type invert_sigmas lambda_min_clipped lower_order_final max_image_seq_len max_shift num_train_timesteps "
+    "original_inference_steps predict_x0 prediction_type predictor_order rescale_betas_zero_snr rho sample_max_value "
+    "set_alpha_to_one shift shift_terminal sigma_data sigma_max sigma_min sigma_schedule skip_prk_steps solver_order "
+    "solver_p solver_type steps_offset stochastic_sampling tau_func thresholding time_shift_type timestep_scaling "
+    "timestep_spacing timestep_type trained_betas use_beta_sigmas use_dynamic_shifting use_exponential_sigmas "
+    "use_flow_sigmas use_karras_sigmas use_lu_lambdas variance_type";
+
 // Python writes infinities into JSON ("lambda_min_clipped": -Infinity); the largest doubles say the same here.
 std::string without_infinities(std::string_view json) {
   constexpr std::string_view kInfinity = "Infinity";
@@ -93,63 +106,8 @@ void check_trained_for(const SamplerRow& row, const SamplerSettings& settings, s
 }  // namespace
 
 void detail::SettingsReader::finish() {
-  // Keys of diffusers' schedulers, all of which are passed over where another class has read the same file.
-  if (settings_.published)
-    reader_.ignore({"algorithm_type",
-                    "base_image_seq_len",
-                    "base_shift",
-                    "beta_end",
-                    "beta_schedule",
-                    "beta_start",
-                    "clip_sample",
-                    "clip_sample_range",
-                    "corrector_order",
-                    "disable_corrector",
-                    "dynamic_thresholding_ratio",
-                    "euler_at_final",
-                    "final_sigmas_type",
-                    "flow_shift",
-                    "interpolation_type",
-                    "invert_sigmas",
-                    "lambda_min_clipped",
-                    "lower_order_final",
-                    "max_image_seq_len",
-                    "max_shift",
-                    "num_train_timesteps",
-                    "original_inference_steps",
-                    "prediction_type",
-                    "predict_x0",
-                    "predictor_order",
-                    "rescale_betas_zero_snr",
-                    "rho",
-                    "sample_max_value",
-                    "set_alpha_to_one",
-                    "shift",
-                    "shift_terminal",
-                    "sigma_data",
-                    "sigma_max",
-                    "sigma_min",
-                    "sigma_schedule",
-                    "skip_prk_steps",
-                    "solver_order",
-                    "solver_p",
-                    "solver_type",
-                    "steps_offset",
-                    "stochastic_sampling",
-                    "tau_func",
-                    "thresholding",
-                    "time_shift_type",
-                    "timestep_scaling",
-                    "timestep_spacing",
-                    "timestep_type",
-                    "trained_betas",
-                    "use_beta_sigmas",
-                    "use_dynamic_shifting",
-                    "use_exponential_sigmas",
-                    "use_flow_sigmas",
-                    "use_karras_sigmas",
-                    "use_lu_lambdas",
-                    "variance_type"});
+  std::istringstream keys(settings_.published ? kKeys : "");
+  for (std::string key; keys >> key;) reader_.ignore({key});
   reader_.finish();
 }
 

@@ -25,7 +25,7 @@ class Ddim : public Sampler {
   Ddim(const DdimConfig& config, SettingsReader& reader)
       : Sampler(reader.name()), config_(config), alphas_(config.process.alphas_cumprod(0)) {
     times_ = whole_timesteps(config.spacing, reader.run().steps, config.process.steps, reader);
-    check_times(times_, alphas_, config.prediction, reader);
+    check_times(times_, alphas_, config.prediction == Prediction::epsilon && !config.bounds.any(), reader);
     stride_ = config.process.steps / reader.run().steps;
     timesteps_.assign(times_.begin(), times_.end());
     tables_.alphas_cumprod.assign(alphas_.begin(), alphas_.end());

@@ -33,7 +33,7 @@ class Ddpm : public Sampler {
     } else {
       times_ = whole_timesteps(config.spacing, run.steps, trained, reader);
     }
-    check_times(times_, alphas_, config.prediction, reader);
+    check_times(times_, alphas_, config.prediction == Prediction::epsilon && !config.bounds.any(), reader);
     timesteps_.assign(times_.begin(), times_.end());
     tables_.alphas_cumprod.assign(alphas_.begin(), alphas_.end());
   }

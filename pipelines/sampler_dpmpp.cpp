@@ -13,6 +13,9 @@
 namespace vitrine::detail {
 namespace {
 
+// The last of Karras' sigmas is the final sigma_min, too, but for rounding, by which no derivative can be divided.
+constexpr float kNoStep = 1e-6f;
+
 struct DpmConfig {
   TrainedProcess process;
   StepSpacing spacing;
@@ -48,36 +51,30 @@ class DpmSolver : public Sampler {
     const SigmaTable table(alphas);
     const int steps = run.steps;
     std::vector<double> times = run.timesteps, sigmas;
-    if (config_.sigmas) {
-      sigmas = config_.sigmas.between(table.largest(), table.smallest(), steps);
-    } else if (config_.lu_lambdas) {
-      for (const double s : linspace(table.logarithms().back(), table.logarithms().front(), steps)) sigmas.push_back(std::exp(s));
+    const bool lu = config_.lu_lambdas && !config_.sigmas.karras;
+    if (lu || config_.sigmas) {
+      if (lu)
+        for (const double s : linspace(table.logarithms().back(), table.logarithms().front(), steps))
+          sigmas.push_back(std::exp(s));
+      else
+        sigmas = config_.sigmas.between(table.largest(), table.smallest(), steps);
+      const bool rounds = (config_.sigmas.karras || lu) && config_.process.schedule != BetaSchedule::squaredcos;
+      for (const double s : sigmas) times.push_back(rounds ? std::nearbyint(table.timestep_of(s)) : table.timestep_of(s));
     } else if (config_.flow_sigmas) {
-      const double shift = config_.dynamic.use && run.mu ? std::exp(*run.mu) : config_.flow_shift;
+      const bool dynamic = config_.dynamic.use && (run.mu || run.image_tokens > 0);
+      const double shift = dynamic ? std::exp(config_.dynamic.mu(reader)) : config_.flow_shift;
       const auto trained = static_cast<double>(config_.process.steps);
       for (const double alpha : linspace(1, 1 / trained, steps + 1)) sigmas.push_back(shifted(shift, 1 - alpha));
       std::reverse(sigmas.begin(), sigmas.end());
       sigmas.pop_back();
-      times.clear();
       for (const double s : sigmas) times.push_back(s * trained);
     } else {
-      if (times.empty()) {
-        const std::int64_t last = last_timestep(alphas);
-        if (last < 2)
-          throw reader.error(fmt::format("lambda_min_clipped is {} and leaves no timesteps", config_.lambda_min_clipped));
-        times = config_.spacing.timesteps(steps, steps + 1, last, config_.process.steps);
-        for (double& t : times) t = std::nearbyint(t);
-      } else {
-        for (double& t : times) t = std::trunc(t);
-      }
+      const std::int64_t last = last_timestep(alphas);
+      if (last < 2)
+        throw reader.error(fmt::format("lambda_min_clipped is {} and leaves no timesteps", config_.lambda_min_clipped));
+      if (times.empty()) times = config_.spacing.timesteps(steps, steps + 1, last, config_.process.steps);
+      for (double& t : times) t = run.timesteps.empty() ? std::nearbyint(t) : std::trunc(t);
       for (const double t : times) sigmas.push_back(table.at(t));
-    }
-    if (config_.sigmas || config_.lu_lambdas) {
-      const bool rounds = (config_.sigmas.karras || config_.lu_lambdas) && config_.process.schedule != BetaSchedule::squaredcos;
-      for (const double s : sigmas) {
-        const double t = table.timestep_of(s);
-        times.push_back(rounds ? std::nearbyint(t) : t);
-      }
     }
     for (const double t : times) timesteps_.push_back(static_cast<float>(std::trunc(t)));
     sigmas.push_back(config_.final_sigma == FinalSigma::zero ? 0 : table.smallest());
@@ -101,12 +98,10 @@ class DpmSolver : public Sampler {
   // What the Taylor polynomial is of.
   Tensor converted(const Step& step) {
     const Level l = level(step.index);
-    if (config_.plus || config_.bounds.thresholding) {
-      denoised_ = config_.bounds.apply(original_of(config_.prediction, step.prediction, step.sample, l));
-      return config_.plus ? denoised_ : noise_of(Prediction::sample, denoised_, step.sample, l);
-    }
-    denoised_ = original_of(config_.prediction, step.prediction, step.sample, l);
-    return noise_of(config_.prediction, step.prediction, step.sample, l);
+    denoised_ = config_.bounds.apply(original_of(config_.prediction, step.prediction, step.sample, l));
+    if (config_.plus) return denoised_;
+    return config_.bounds.thresholding ? noise_of(Prediction::sample, denoised_, step.sample, l)
+                                       : noise_of(config_.prediction, step.prediction, step.sample, l);
   }
 
   int order_of(int step) const {
@@ -145,7 +140,7 @@ class DpmSolver : public Sampler {
     history_.push(name_, step.index, converted(step));
     const int i = step.index, order = order_of(i);
     const float h = lambda(i + 1) - lambda(i);
-    if (h == 0) return step.sample;  // the last of Karras' sigmas is the final sigma_min, too
+    if (std::abs(h) < kNoStep) return step.sample;
     const Coefficients c = coefficients(i, h, order);
     const Tensor& m0 = history_[0];
     const auto with_noise = [&](const Tensor& x) {
@@ -211,8 +206,9 @@ std::unique_ptr<Sampler> make_dpmpp(const SamplerSettings& settings) {
         "dpmsolver and sde-dpmsolver predict noise, of which none is left at 0: expected final_sigmas_type=sigma_min");
   if (config.prediction == Prediction::flow_prediction && !(config.flow_sigmas && config.plus))
     throw reader.error("flow_prediction needs use_flow_sigmas=true and dpmsolver++ or sde-dpmsolver++");
-  if (!!config.sigmas + config.lu_lambdas + config.flow_sigmas > 1)
-    throw reader.error("use_karras_sigmas, use_lu_lambdas, use_flow_sigmas and the like: expected one of them at most");
+  if (config.dynamic.use && !config.dynamic.exponential) throw reader.error("time_shift_type is linear, expected exponential");
+  if (config.flow_sigmas && (config.sigmas || config.lu_lambdas))
+    throw reader.error("use_flow_sigmas with use_karras_sigmas, use_lu_lambdas or the like: expected one of them");
   check_run(reader, {.timesteps = true});
   if (!settings.run.timesteps.empty() && (config.sigmas || config.lu_lambdas || config.flow_sigmas))
     throw reader.error("timesteps and sigmas that are spaced by themselves: expected one of them");

@@ -127,7 +127,8 @@ class EulerAncestral : public EulerBase {
  private:
   Tensor advance(const Step& step) override {
     const float from = sigma(step.index), to = sigma(step.index + 1);
-    const float up = std::sqrt(to * to * (from * from - to * to) / (from * from)), down = std::sqrt(to * to - up * up);
+    const float up = std::sqrt(to * to * (from * from - to * to) / (from * from)),
+                down = std::sqrt(std::max(to * to - up * up, 0.0f));
     denoised_ = original(step.prediction, step.sample, from, from);
     const float dt = down - from;
     return zip([=](float x, float x0, float n) { return x + (x - x0) / from * dt + n * up; }, step.sample, denoised_, step.noise);

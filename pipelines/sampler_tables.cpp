@@ -169,13 +169,13 @@ std::vector<std::int64_t> whole_timesteps(const StepSpacing& spacing, int steps,
   return times;
 }
 
-void check_times(const std::vector<std::int64_t>& times, const std::vector<float>& alphas, Prediction prediction,
+void check_times(const std::vector<std::int64_t>& times, const std::vector<float>& alphas, bool unbounded_noise,
                  const SettingsReader& reader) {
   for (const std::int64_t time : times) {
     if (time < 0 || time >= static_cast<std::int64_t>(alphas.size()))
       throw reader.error(fmt::format("timestep {} is not one of the {} of training; lower steps_offset or take fewer steps", time,
                                      alphas.size()));
-    if (alphas[static_cast<std::size_t>(time)] == 0 && prediction == Prediction::epsilon)
+    if (alphas[static_cast<std::size_t>(time)] == 0 && unbounded_noise)
       throw reader.error(
           fmt::format("timestep {} is pure noise (rescale_betas_zero_snr), from which a prediction of noise says nothing; "
                       "expected v_prediction",
@@ -184,7 +184,9 @@ void check_times(const std::vector<std::int64_t>& times, const std::vector<float
 }
 
 SigmaTable::SigmaTable(const std::vector<float>& alphas_cumprod) {
-  for (const float a : alphas_cumprod) sigmas_.push_back(std::sqrt((1 - a) / a));
+  // The root of 2^24 - 1 lies all but halfway between two floats, and PyTorch's takes the upper one. Paths that start there lose
+  // four digits in their first step, so that it shows.
+  for (const float a : alphas_cumprod) sigmas_.push_back(a == kAlmostZero ? 4096 : std::sqrt((1 - a) / a));
   for (const float sigma : sigmas_) logarithms_.push_back(std::log(sigma));
 }
 
@@ -205,8 +207,8 @@ double SigmaTable::timestep_of(double sigma) const {
 }
 
 void check_sigmas(const std::vector<float>& sigmas, const SettingsReader& reader) {
-  for (std::size_t i = 0; i + 1 < sigmas.size(); ++i)
-    if (!(sigmas[i] > sigmas[i + 1] || (sigmas[i] == sigmas[i + 1] && i + 2 == sigmas.size() && sigmas[i] > 0)))
+  for (std::size_t i = 0; i + 2 < sigmas.size(); ++i)
+    if (!(sigmas[i] > sigmas[i + 1]))
       throw reader.error(fmt::format("sigma is {} at step {} and {} after it, expected it to fall; take fewer steps", sigmas[i],
                                      i, sigmas[i + 1]));
 }

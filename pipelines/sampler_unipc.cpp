@@ -120,7 +120,7 @@ class UniPc : public Sampler {
     std::vector<float> r;  // where the predictions before lie, in steps of h from `from`
     for (int i = 1; i < order; ++i) r.push_back((lambda(from - i) - lambda(from)) / h);
     r.push_back(1);
-    // Weights that make the rule exact for polynomials: sum_k r_k^(i - 1) rho_k = b_i (the paper's R_p(h), equation 9).
+    // Weights that make the rule exact for polynomials: sum_k r_k^(i - 1) rho_k = b_i (the paper's R_p(h)).
     std::vector<std::vector<float>> rows;
     std::vector<float> b;
     float phi = phi_1 / hh - 1, factorial = 1;
@@ -143,7 +143,7 @@ class UniPc : public Sampler {
     const float of_x = config_.predict_x0 ? sigma_t / sigma_s : alpha_t / alpha_s;
     const float scale = config_.predict_x0 ? alpha_t : sigma_t, of_m0 = scale * phi_1, of_rest = scale * b_h;
     const Tensor& m0 = history_[0];
-    Tensor result = zip([=](float x, float m0) { return of_x * x - of_m0 * m0; }, x, m0);
+    const Tensor result = zip([=](float x, float m0) { return of_x * x - of_m0 * m0; }, x, m0);
     Tensor rest;
     const auto add = [&](const Tensor& m, float r, float rho) {
       rest = rest.defined() ? zip([=](float sum, float m, float m0) { return sum + rho * ((m - m0) / r); }, rest, m, m0)

@@ -124,8 +124,9 @@ struct StepSpacing {
 // For samplers whose steps are trained timesteps: `steps` of them. Throws Error for more than there are.
 std::vector<std::int64_t> whole_timesteps(const StepSpacing& spacing, int steps, std::int64_t trained,
                                           const SettingsReader& reader);
-// Throws Error for timesteps beyond the trained ones, and where noise is predicted at one that has nothing but noise.
-void check_times(const std::vector<std::int64_t>& times, const std::vector<float>& alphas, Prediction prediction,
+// Throws Error for timesteps beyond the trained ones, and, where noise is predicted and the original from it not clipped, for one
+// that has nothing but noise.
+void check_times(const std::vector<std::int64_t>& times, const std::vector<float>& alphas, bool unbounded_noise,
                  const SettingsReader& reader);
 
 // Sigma = sqrt((1 - a) / a) of the trained timesteps, and back.
@@ -192,6 +193,7 @@ struct Bounds {
   double ratio = 0.995, sample_max_value = 1, clip_range = 1;
 
   void read(SettingsReader& reader, bool clips);
+  bool any() const { return thresholding || clip; }
   Tensor apply(const Tensor& x0) const;
 };
 

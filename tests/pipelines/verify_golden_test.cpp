@@ -16,3 +16,9 @@ TEST_CASE("the plain references of operators agree with those that the cases are
 }
 
 TEST_CASE("resizing gives Pillow's bytes") { verify_cases(goldens() + "/resize/cases.json", "", DType::f32, 19, 8); }
+
+TEST_CASE("samplers agree with diffusers and DiT's authors") {
+  verify_cases(VITRINE_SOURCE_DIR "/tests/data/goldens/samplers/cases.json", "", DType::f32, 58, 58);
+  if (have_shared_goldens())
+    verify_cases(goldens() + "/generation/cases.json", "^(ddpm|ddim|euler|dpmpp|unipc|flow|dit_diffusion)_", DType::f32, 38, 0);
+}
