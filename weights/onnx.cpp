@@ -19,6 +19,7 @@
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/weights/mapped_file.h>
+#include <vitrine/weights/protobuf.h>
 #include <vitrine/weights/stored.h>
 
 namespace fs = std::filesystem;
@@ -28,6 +29,7 @@ namespace vitrine {
 namespace {
 
 using detail::printable;
+using Fields = detail::ProtobufFields;
 using detail::StoredTensor;
 using Bytes = std::span<const std::byte>;
 
@@ -47,70 +49,6 @@ constexpr OnnxType kTypes[] = {
     {17, "F8_E4M3", 5, true}, {19, "F8_E5M2", 5, true}, {24, "F8_E8M0", 5, true},
 };
 
-// The fields of one message, in their order.
-class Fields {
- public:
-  Fields(Bytes bytes, const std::string& path) : rest_(bytes), path_(path) {}
-
-  std::uint32_t number = 0;
-  std::uint64_t value = 0;  // of a varint
-  Bytes bytes;              // of the other kinds
-  bool is_varint = false;
-
-  bool next() {
-    if (rest_.empty()) return false;
-    const std::uint64_t key = varint();
-    number = static_cast<std::uint32_t>(key >> 3);
-    if (number == 0 || key >> 3 >= (1u << 29)) damaged("a field has a number that cannot be");
-    is_varint = (key & 7) == 0;
-    bytes = {};
-    switch (key & 7) {
-      case 0:
-        value = varint();
-        break;
-      case 1:
-        bytes = take(8);
-        break;
-      case 2:
-        bytes = take(varint());
-        break;
-      case 5:
-        bytes = take(4);
-        break;
-      default:
-        damaged("a field is of an unknown kind");
-    }
-    return true;
-  }
-
-  std::uint64_t varint() {
-    std::uint64_t result = 0;
-    for (int shift = 0; shift < 70; shift += 7) {
-      const auto byte = std::to_integer<std::uint64_t>(take(1)[0]);
-      result |= shift < 64 ? (byte & 0x7f) << shift : 0;
-      if (byte < 0x80) return result;
-    }
-    damaged("a number is longer than 10 bytes");
-  }
-
-  bool empty() const { return rest_.empty(); }
-
- private:
-  [[noreturn]] void damaged(std::string_view why) const {
-    throw Error(fmt::format("{}: not a readable ONNX model: {} (damaged or cut short? download it again)", path_, why));
-  }
-
-  Bytes take(std::uint64_t size) {
-    if (size > rest_.size()) damaged("it ends inside of a field");
-    const Bytes taken = rest_.first(size);
-    rest_ = rest_.subspan(size);
-    return taken;
-  }
-
-  Bytes rest_;
-  const std::string& path_;
-};
-
 // A tensor's message with its values still in place.
 struct Initializer {
   const OnnxType* type = nullptr;
@@ -121,16 +59,17 @@ struct Initializer {
 
 class OnnxFile final : public WeightSource {
  public:
-  explicit OnnxFile(const std::string& path) : file_(std::make_shared<detail::MappedFile>(path)) {
-    if (file_->bytes().empty()) throw Error(fmt::format("{}: not a readable ONNX model: it is empty", path));
+  explicit OnnxFile(const std::string& path)
+      : file_(std::make_shared<detail::MappedFile>(path)), what_(path + ": not a readable ONNX model") {
+    if (file_->bytes().empty()) throw Error(fmt::format("{}: it is empty", what_));
     Bytes graph;
-    for (Fields model(file_->bytes(), path); model.next();) {
+    for (Fields model(file_->bytes(), what_); model.next();) {
       if (model.number == 7 && !model.is_varint) graph = model.bytes;
       if (model.number == 2 && !model.is_varint) metadata_["producer"] = printable(text_of(model.bytes));
     }
-    for (Fields fields(graph, path); fields.next();)
+    for (Fields fields(graph, what_); fields.next();)
       if (fields.number == 5 && !fields.is_varint) add(fields.bytes);
-    if (tensors_.empty()) throw Error(fmt::format("{}: not a readable ONNX model: it has no initializers", path));
+    if (tensors_.empty()) throw Error(fmt::format("{}: it has no initializers", what_));
   }
 
   std::string describe() const override { return file_->path(); }
@@ -164,7 +103,7 @@ class OnnxFile final : public WeightSource {
   std::string where(std::string_view name) const { return fmt::format("{}: '{}'", file_->path(), printable(name)); }
 
   [[noreturn]] void refuse(std::string_view name, std::string_view why) const {
-    throw Error(fmt::format("{}: not a readable ONNX model: '{}' {}", file_->path(), printable(name), why));
+    throw Error(fmt::format("{}: '{}' {}", what_, printable(name), why));
   }
 
   // Values of a list, each in as many bytes as its type has.
@@ -177,7 +116,7 @@ class OnnxFile final : public WeightSource {
         elements.insert(elements.end(), piece.begin(), piece.end());
         continue;
       }
-      for (Fields values(piece, file_->path()); !values.empty();) {
+      for (Fields values(piece, what_); !values.empty();) {
         const std::uint64_t value = values.varint();
         const auto* bytes = reinterpret_cast<const std::byte*>(&value);
         elements.insert(elements.end(), bytes, bytes + size);
@@ -195,7 +134,7 @@ class OnnxFile final : public WeightSource {
     std::optional<Bytes> raw;
     std::map<std::string, std::string> place;
     std::map<std::uint32_t, std::vector<Bytes>> lists;
-    for (Fields f(message, file_->path()); f.next();) {
+    for (Fields f(message, what_); f.next();) {
       if (f.number == 1) read_dims(f, dims);
       if (f.number == 2 && f.is_varint) type = f.value;
       if (f.number == 8 && !f.is_varint) name = text_of(f.bytes);
@@ -208,7 +147,7 @@ class OnnxFile final : public WeightSource {
         lists[f.number].push_back(f.bytes);
       }
     }
-    if (name.empty()) throw Error(fmt::format("{}: not a readable ONNX model: an initializer has no name", file_->path()));
+    if (name.empty()) throw Error(fmt::format("{}: an initializer has no name", what_));
     for (const OnnxType& known : kTypes)
       if (known.number == type) t.type = &known;
     if (t.type == nullptr) refuse(name, fmt::format("is of the type {}, which cannot be read", type));
@@ -234,12 +173,12 @@ class OnnxFile final : public WeightSource {
       dims.push_back(static_cast<std::int64_t>(size));
     };
     if (f.is_varint) return push(f.value);
-    for (Fields sizes(f.bytes, file_->path()); !sizes.empty();) push(sizes.varint());
+    for (Fields sizes(f.bytes, what_); !sizes.empty();) push(sizes.varint());
   }
 
   void read_pair(Bytes message, std::map<std::string, std::string>& pairs) const {
     std::string key, value;
-    for (Fields f(message, file_->path()); f.next();) {
+    for (Fields f(message, what_); f.next();) {
       if (f.number == 1 && !f.is_varint) key = text_of(f.bytes);
       if (f.number == 2 && !f.is_varint) value = text_of(f.bytes);
     }
@@ -320,6 +259,7 @@ class OnnxFile final : public WeightSource {
   }
 
   std::shared_ptr<const detail::MappedFile> file_;
+  std::string what_;  // the front of messages
   std::map<std::string, std::shared_ptr<const detail::MappedFile>> external_;
   std::map<std::string, Initializer, std::less<>> tensors_;
   std::map<std::string, std::string> metadata_;
