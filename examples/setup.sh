@@ -10,7 +10,7 @@ die() { printf 'set-up: %s\n' "$*" >&2; exit 1; }
 
 install_packages() {
   local wanted=(g++ cmake ninja-build ccache python3 python3-venv ca-certificates libgomp1 libopencv-dev libstb-dev nlohmann-json3-dev
-    libcli11-dev libfmt-dev catch2 zlib1g-dev libcurl4-openssl-dev dataset-fashion-mnist)
+    libcli11-dev libfmt-dev catch2 zlib1g-dev libcurl4-openssl-dev libutf8proc-dev libsentencepiece-dev dataset-fashion-mnist)
   local missing=() package
   for package in "${wanted[@]}"; do
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
