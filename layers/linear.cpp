@@ -1,13 +1,13 @@
 #include <vitrine/layers/linear.h>
 
 #include <numeric>
-#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/linear.h>
+#include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/epilogue.h>
 
 namespace vitrine {
@@ -95,16 +95,16 @@ std::int64_t Linear::out_features() const { return impl_ ? impl_->out : 0; }
 
 namespace {
 
-// The one stride between rows of [..., columns]; nothing where there is none.
-std::optional<std::int64_t> row_stride(const Tensor& x) {
-  std::int64_t stride = x.size(-1);
-  for (int i = x.rank() - 2, inner = -1; i >= 0; --i) {
-    if (x.size(i) == 1) continue;
-    if (inner < 0) stride = x.stride(i);
-    if (inner >= 0 && x.stride(i) != x.stride(inner) * x.size(inner)) return std::nullopt;
-    inner = i;
-  }
-  return stride;
+using Rows = cpu::Axes<2>;  // of x and y
+
+// The leading axes of x [..., in] and y [..., out], merged where they are one run of rows in both.
+Rows rows_of(const Tensor& x, const Tensor& y) {
+  return {x.shape(), x.rank() - 1, {x.strides(), y.strides()}, {cpu::bytes_of(x), cpu::bytes_of(y)}};
+}
+// Whether runs are so long that a product each costs no more than a copy.
+bool has_long_runs(const Rows& rows) {
+  constexpr std::int64_t kFewRows = 48;
+  return rows.rank < 2 || rows.size[rows.rank - 1] >= kFewRows;
 }
 
 Shape checked_shape(const Linear::Impl& impl, const Tensor& x) {
@@ -116,40 +116,64 @@ Shape checked_shape(const Linear::Impl& impl, const Tensor& x) {
   return shape;
 }
 
-// y = act(x W^T + b) + what is at `added` (null: nothing), in the packed type, rows of y and `added` y_stride apart.
-void run(const Linear::Impl& impl, Tensor x, Tensor& y, const void* added, std::int64_t y_stride, Activation activation,
-         bool activate_sum = false) {
-  std::optional<std::int64_t> stride = row_stride(x);
-  if (!stride) {
+// What follows the product.
+struct Tail {
+  const void* added = nullptr;  // of y's strides, may be y's memory
+  Activation activation = Activation::none;
+  bool activate_sum = false;
+  Tensor gate{};
+};
+
+// y = gate act(x W^T + b) + added, in the packed type.
+void run(const Linear::Impl& impl, Tensor x, Tensor& y, const Tail& tail) {
+  Rows rows = rows_of(x, y);
+  if (!has_long_runs(rows)) {
     x = x.clone();
-    stride = impl.in;
+    rows = rows_of(x, y);
   }
-  const std::int64_t rows = impl.out > 0 ? y.numel() / impl.out : 0;
   Context& context = Context::current();
-  if (rows > 0)
-    impl.packed->run({.x = x.raw(),
-                      .rows = rows,
-                      .x_stride = *stride,
-                      .y = y.raw(),
-                      .residual = added,
-                      .y_stride = y_stride,
-                      .activation = activation,
-                      .activate_sum = activate_sum,
-                      .threads = context.threads()});
-  context.add_macs(rows * impl.in * impl.out);
+  cpu::LinearCall call{.activation = tail.activation, .activate_sum = tail.activate_sum, .threads = context.threads()};
+  const std::int64_t count = rows.numel();
+  if (tail.gate.defined() && count > 0) {
+    call.gate = tail.gate.data<float>();
+    call.gate_rows = count / tail.gate.size(0);
+    call.gate_stride = tail.gate.stride(0);
+  }
+  const std::int64_t bytes = cpu::bytes_of(x);
+  rows.walk(0, count, [&](auto offset, std::int64_t n, auto step, std::int64_t first) {
+    call.x = static_cast<const std::byte*>(x.raw()) + offset[0];
+    call.y = static_cast<std::byte*>(y.raw()) + offset[1];
+    call.residual = tail.added ? static_cast<const std::byte*>(tail.added) + offset[1] : nullptr;
+    call.rows = n;
+    call.x_stride = n > 1 ? step[0] / bytes : impl.in;
+    call.y_stride = n > 1 ? step[1] / bytes : impl.out;
+    call.first_row = first;
+    impl.packed->run(call);
+  });
+  context.add_macs(count * impl.in * impl.out);
 }
 
 // Into a view: y = the product, or y += it.
-void run_into(const Linear::Impl& impl, const Tensor& x, Tensor& y, bool adds) {
+void run_into(const Linear::Impl& impl, const Tensor& x, Tensor& y, bool adds, const Tensor& gate = {}) {
   const Shape shape = checked_shape(impl, x);
   if (y.shape() != shape || y.dtype() != x.dtype())
     throw Error(fmt::format("linear {}: y is {} {}, expected {} {}", impl.where, name_of(y.dtype()), y.shape().to_string(),
                             name_of(x.dtype()), shape.to_string()));
+  if (gate.defined() && (gate.dtype() != DType::f32 || shape.rank() < 2 || gate.shape() != Shape{shape[0], impl.out}))
+    throw Error(fmt::format("linear {}: the gate is {} {}, expected f32 [{}, {}]", impl.where, name_of(gate.dtype()),
+                            gate.shape().to_string(), shape[0], impl.out));
   const DType computed = impl.packed->dtype();
-  const std::optional<std::int64_t> stride = row_stride(y);
-  if (stride && computed == y.dtype()) return run(impl, x, y, adds ? y.raw() : nullptr, *stride, Activation::none);
+  const bool gated = !gate.defined() || impl.packed->takes_gate();
+  if (computed == y.dtype() && gated && has_long_runs(rows_of(y, y)))
+    return run(impl, x, y, {.added = adds ? y.raw() : nullptr, .gate = gate});
   Tensor product = Tensor::empty(shape, computed);
-  run(impl, x.to(computed), product, nullptr, impl.out, Activation::none);
+  run(impl, x.to(computed), product, {.gate = gated ? gate : Tensor()});
+  if (!gated) {
+    Shape factors = gate.shape();
+    for (int i = 2; i < shape.rank(); ++i) factors.push_back(1);
+    std::swap(factors[1], factors[factors.rank() - 1]);
+    multiply_(product, gate.contiguous().view(factors));  // [B, 1, ..., out]
+  }
   adds ? add_(y, product) : copy_(y, product);
 }
 
@@ -165,7 +189,8 @@ Tensor Linear::operator()(const Tensor& input, Epilogue epilogue) const {
         fmt::format("linear {}: residual is {}, expected {}", impl.where, residual.shape().to_string(), shape.to_string()));
   const DType computed = impl.packed->dtype();
   detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
-  run(impl, input.to(computed), placed.y, placed.added, impl.out, epilogue.activation, epilogue.activate_sum);
+  run(impl, input.to(computed), placed.y,
+      {.added = placed.added, .activation = epilogue.activation, .activate_sum = epilogue.activate_sum});
   return placed.y.to(input.dtype());
 }
 
@@ -174,9 +199,9 @@ void Linear::write_to(Tensor& y, const Tensor& x) const {
   run_into(*impl_, x, y, false);
 }
 
-void Linear::add_to(Tensor& y, const Tensor& x) const {
+void Linear::add_to(Tensor& y, const Tensor& x, const Tensor& gate) const {
   if (!impl_) throw Error("linear: an empty layer was called");
-  run_into(*impl_, x, y, true);
+  run_into(*impl_, x, y, true, gate);
 }
 
 }  // namespace vitrine

@@ -38,11 +38,12 @@ class VITRINE_API Linear {
   bool defined() const { return impl_ != nullptr; }
   std::int64_t in_features() const;
   std::int64_t out_features() const;
-  // x [..., in], rows contiguous, leading axes mergeable -> [..., out] in x's dtype. Thread-safe.
+  // x [..., in], a view with any leading strides -> [..., out] in x's dtype. Thread-safe.
   Tensor operator()(const Tensor& x, Epilogue epilogue = {}) const;
-  // y = or += the product; y [..., out] of x's dtype may be a view with mergeable leading axes, such as a slice of channels.
+  // y = or += the product; y [..., out] of x's dtype may be a view: a slice of channels, or of each image's tokens. With a gate,
+  // f32 [B, out] for y [B, ..., out], the product's channels are multiplied by their image's factors (adaLN).
   void write_to(Tensor& y, const Tensor& x) const;
-  void add_to(Tensor& y, const Tensor& x) const;
+  void add_to(Tensor& y, const Tensor& x, const Tensor& gate = {}) const;
 
   struct Impl;
 

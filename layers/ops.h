@@ -49,6 +49,10 @@ VITRINE_API Tensor pad_to(const Tensor& x, std::int64_t height, std::int64_t wid
 VITRINE_API Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, const Tensor& scale = {},
                               const Tensor& shift = {});
 VITRINE_API Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+// In place; x may be a view (the heads of q in a fused projection).
+VITRINE_API void layer_norm_(Tensor& x, const Tensor& weight, const Tensor& bias, double eps);
+VITRINE_API void rms_norm_(Tensor& x, const Tensor& weight, double eps);
+VITRINE_API void l2_normalize_(Tensor& x, double eps = 1e-12);
 // x / sqrt(var + eps) * weight with the variance about the mean, of which there are C - 1 degrees of freedom (timm's SimpleNorm)
 VITRINE_API Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps);
 // x [B, ..., C]: statistics of each image over C / groups channels and all positions.

@@ -87,21 +87,36 @@ void affine_by_image(const Tensor& x, Tensor& y, const std::vector<float>& gain,
   });
 }
 
+// y = the norm of x's rows by one of the kernels; y may be x.
+void norm_rows(std::string_view op, cpu::NormKernels::LayerNorm kernel, const Tensor& x, const Tensor& weight, const Tensor& bias,
+               double eps, Tensor& y) {
+  const std::int64_t C = channels_of(op, x);
+  check_channels(op, "weight", weight, C);
+  check_channels(op, "bias", bias, C);
+  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
+    kernel(rows, data_or_null(weight), data_or_null(bias), static_cast<float>(eps));
+  });
+}
+
+void normalize_rows(const Tensor& x, double eps, Tensor& y) {
+  const auto kernel = norm_kernels(cpu::isa()).l2_normalize[index_of(x.dtype())];
+  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) { kernel(rows, static_cast<float>(eps)); });
+}
+
 }  // namespace
 
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, const Tensor& scale,
                   const Tensor& shift) {
   const std::int64_t C = channels_of("layer_norm", x);
-  check_channels("layer_norm", "weight", weight, C);
-  check_channels("layer_norm", "bias", bias, C);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   const auto kernel = norm_kernels(cpu::isa()).layer_norm[index_of(x.dtype())];
   const auto epsilon = static_cast<float>(eps);
   if (!scale.defined() && !shift.defined()) {
-    for_row_runs(
-        x, y, [&](const cpu::RowsArgs& rows, std::int64_t) { kernel(rows, data_or_null(weight), data_or_null(bias), epsilon); });
+    norm_rows("layer_norm", kernel, x, weight, bias, eps, y);
     return y;
   }
+  check_channels("layer_norm", "weight", weight, C);
+  check_channels("layer_norm", "bias", bias, C);
   // (n w + b) (1 + s) + t = n (w (1 + s)) + (b (1 + s) + t): one gain and one offset an image
   if (x.rank() < 2) throw Error(fmt::format("layer_norm: with scale or shift x is [B, ..., C], got {}", x.shape().to_string()));
   const std::int64_t B = x.size(0);
@@ -128,25 +143,27 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   return y;
 }
 
+void layer_norm_(Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  check_floating("layer_norm_", x);
+  norm_rows("layer_norm_", norm_kernels(cpu::isa()).layer_norm[index_of(x.dtype())], x, weight, bias, eps, x);
+}
+
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
-  const std::int64_t C = channels_of("rms_norm", x);
-  check_channels("rms_norm", "weight", weight, C);
+  check_floating("rms_norm", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  const auto kernel = norm_kernels(cpu::isa()).rms_norm[index_of(x.dtype())];
-  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
-    kernel(rows, data_or_null(weight), nullptr, static_cast<float>(eps));
-  });
+  norm_rows("rms_norm", norm_kernels(cpu::isa()).rms_norm[index_of(x.dtype())], x, weight, {}, eps, y);
   return y;
 }
 
+void rms_norm_(Tensor& x, const Tensor& weight, double eps) {
+  check_floating("rms_norm_", x);
+  norm_rows("rms_norm_", norm_kernels(cpu::isa()).rms_norm[index_of(x.dtype())], x, weight, {}, eps, x);
+}
+
 Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps) {
-  const std::int64_t C = channels_of("simple_norm", x);
-  check_channels("simple_norm", "weight", weight, C);
+  check_floating("simple_norm", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  const auto kernel = norm_kernels(cpu::isa()).simple_norm[index_of(x.dtype())];
-  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
-    kernel(rows, data_or_null(weight), nullptr, static_cast<float>(eps));
-  });
+  norm_rows("simple_norm", norm_kernels(cpu::isa()).simple_norm[index_of(x.dtype())], x, weight, {}, eps, y);
   return y;
 }
 
@@ -217,9 +234,13 @@ Tensor global_response_norm(const Tensor& x, const Tensor& weight, const Tensor&
 Tensor l2_normalize(const Tensor& x, double eps) {
   channels_of("l2_normalize", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  const auto kernel = norm_kernels(cpu::isa()).l2_normalize[index_of(x.dtype())];
-  for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) { kernel(rows, static_cast<float>(eps)); });
+  normalize_rows(x, eps, y);
   return y;
+}
+
+void l2_normalize_(Tensor& x, double eps) {
+  channels_of("l2_normalize_", x);
+  normalize_rows(x, eps, x);
 }
 
 Tensor softmax(const Tensor& x) {

@@ -29,35 +29,54 @@ struct Gelu {
   static constexpr float kTail[7] = {0.2143116045f,   0.2162994811f, 0.1818552294f, 0.24491796f,
                                      -0.06626967283f, 0.33369514f,   -0.1248107384f};
 };
-// Gelu for the epilogue of a matrix product whose result is stored as T: x (1/2 + x P(x^2)) on [-c, c], and x or 0 outside.
-// P is fitted by least squares reweighted to equal errors of the result, with c P(c^2) = 1/2. Within 1e-6 for f32, where P
-// is in 2 x^2 / c^2 - 1. For 16-bit results a shorter one, within 2e-4, a quarter of bf16's rounding or less where x > 0.1:
-// a sum over 192 channels in bf16 takes 48 cycles a vector, this 5, and exp with a division 20.
-template <typename T>
-struct FusedGelu {
-  static Vf apply(Vf x) {
-    constexpr bool kIsShort = sizeof(T) == 2;
-    constexpr float kLimit = kIsShort ? 4.0f : 5.2f;
-    const Vf near = clamp_magnitude(x, set1(kLimit));
+// The gelus for the epilogue of a matrix product whose result is stored as T: x (1/2 + x P(x^2)) on [-c, c], and x or 0
+// outside. P is fitted by least squares reweighted to equal errors of the result, with c P(c^2) = 1/2. Within 1e-6 for f32,
+// where P is in 2 x^2 / c^2 - 1. For 16-bit results a shorter one, within 2e-4, a quarter of bf16's rounding or less where
+// x > 0.1: a sum over 192 channels in bf16 takes 48 cycles a vector, this 5, and exp with a division 20.
+template <int kLength>
+struct GeluFit {
+  float limit;
+  bool is_centred;
+  float coefficients[kLength];
+  inline Vf operator()(Vf x) const {
+    const Vf near = clamp_magnitude(x, set1(limit));
     Vf u = mul(near, near);
-    if constexpr (!kIsShort) u = fma(u, set1(2.0f / (kLimit * kLimit)), set1(-1.0f));
-    const Vf p = kIsShort ? polynomial(u, kShort) : polynomial(u, kLong);
+    if (is_centred) u = fma(u, set1(2.0f / (limit * limit)), set1(-1.0f));
+    Vf p = set1(coefficients[kLength - 1]);
+#pragma GCC unroll 16
+    for (int i = kLength - 2; i >= 0; --i) p = fma(p, u, set1(coefficients[i]));
     return mul(x, fma(p, near, set1(0.5f)));
   }
+};
+template <typename T>
+struct FusedGelu {
+  static Vf apply(Vf x) { return sizeof(T) == 2 ? kShort(x) : kLong(x); }
 
  private:
-  template <int N>
-  static Vf polynomial(Vf u, const float (&coefficients)[N]) {
-    Vf p = set1(coefficients[N - 1]);
-#pragma GCC unroll 16
-    for (int i = N - 2; i >= 0; --i) p = fma(p, u, set1(coefficients[i]));
-    return p;
-  }
-  static constexpr float kShort[7] = {0.3978702724f,    -0.06455440819f,   0.008763689548f, -0.0008121872088f,
-                                      4.776385686e-05f, -1.588825739e-06f, 2.258818377e-08f};
-  static constexpr float kLong[14] = {0.1359499842f,   -0.06774359196f,  0.05002597719f,  -0.03993311152f,  0.03196846321f,
-                                      -0.02468652092f, 0.01806798019f,   -0.01267502457f, 0.008295968175f,  -0.004425214138f,
-                                      0.002079224214f, -0.001584702171f, 0.00115939416f,  -0.0003449743672f};
+  static constexpr GeluFit<7> kShort{4.0f,
+                                     false,
+                                     {0.3978702724f, -0.06455440819f, 0.008763689548f, -0.0008121872088f, 4.776385686e-05f,
+                                      -1.588825739e-06f, 2.258818377e-08f}};
+  static constexpr GeluFit<14> kLong{
+      5.2f,
+      true,
+      {0.1359499842f, -0.06774359196f, 0.05002597719f, -0.03993311152f, 0.03196846321f, -0.02468652092f, 0.01806798019f,
+       -0.01267502457f, 0.008295968175f, -0.004425214138f, 0.002079224214f, -0.001584702171f, 0.00115939416f, -0.0003449743672f}};
+};
+template <typename T>
+struct FusedGeluTanh {
+  static Vf apply(Vf x) { return sizeof(T) == 2 ? kShort(x) : kLong(x); }
+
+ private:
+  static constexpr GeluFit<7> kShort{
+      3.9f,
+      false,
+      {0.3979539086f, -0.06494887255f, 0.008986549782f, -0.0008606073224f, 5.28135896e-05f, -1.843341779e-06f, 2.757018238e-08f}};
+  static constexpr GeluFit<13> kLong{
+      5.0f,
+      true,
+      {0.1413785083f, -0.07036593355f, 0.05165766276f, -0.04053893755f, 0.03134048662f, -0.02303198086f, 0.01607292752f,
+       -0.01043505343f, 0.005710869775f, -0.003062947516f, 0.002687109737f, -0.002036315703f, 0.0006236039161f}};
 };
 struct GeluTanh {  // (1 + tanh u) / 2 is the logistic function of 2 u
   static Vf apply(Vf x) {

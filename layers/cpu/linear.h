@@ -1,5 +1,5 @@
-// The candidates for y = act(x W^T + b) + residual, or act(x W^T + b + residual), on the CPU. Each packs the weights its own way,
-// once.
+// The candidates for y = gate act(x W^T + b) + residual, or act(x W^T + b + residual), on the CPU. Each packs the weights its own
+// way, once.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,11 @@ struct LinearCall {
   const void* residual = nullptr;  // as y, of its strides, may be y itself; null: none
   std::int64_t y_stride = 0;
   Activation activation = Activation::none;
-  bool activate_sum = false;  // the activation after the residual
+  bool activate_sum = false;  // the activation after the residual; without a gate
+  // A factor for each channel of an image's rows: image i, rows [i gate_rows, (i + 1) gate_rows), has those at
+  // gate + i gate_stride. The first row of x is number first_row. Null: none.
+  const float* gate = nullptr;
+  std::int64_t gate_rows = 1, gate_stride = 0, first_row = 0;
   int threads = 1;
 };
 
@@ -30,6 +34,7 @@ class PackedLinear {
   virtual ~PackedLinear() = default;
   virtual std::string_view name() const = 0;
   virtual DType dtype() const = 0;  // of x, y and residual: the wanted one, or f32 where there is no arithmetic in it
+  virtual bool takes_gate() const = 0;
   virtual void run(const LinearCall& call) const = 0;  // thread-safe
 };
 

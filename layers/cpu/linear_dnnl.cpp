@@ -39,6 +39,7 @@ class DnnlLinear final : public PackedLinear {
 
   std::string_view name() const override { return "onednn"; }
   DType dtype() const override { return dtype_; }
+  bool takes_gate() const override { return false; }
 
   void run(const LinearCall& call) const override {
     const DnnlThreads threads(call.threads);

@@ -1,4 +1,4 @@
-// y = act(x W^T + b) + residual for one thread: register blocks over packed panels of W.
+// y = gate act(x W^T + b) + residual for one thread: register blocks over packed panels of W.
 //
 //            one panel: 3 vectors (48 columns with AVX-512)
 //             +-----+            A panel holds, for each k, its columns' weights in a row. bf16 weights are in pairs of k.
@@ -13,6 +13,7 @@
 #include <vitrine/layers/cpu/linear_kernels.h>
 
 #include <vitrine/layers/cpu/activations.h>
+#include <vitrine/layers/cpu/vectors.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
 
@@ -61,6 +62,22 @@ inline void prefetch_near(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline void prefetch_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
+// The factors of the block's columns, as its rows pass from one image to the next.
+struct Gate {
+  const float* at;  // null: none
+  i64 left;         // rows of the image from here on
+  i64 rows, stride;
+  // Factors of the next row.
+  inline const float* next() {
+    if (left == 0) {
+      at += stride;
+      left = rows;
+    }
+    --left;
+    return at;
+  }
+};
+
 // A slice of a panel and the rows that pass over it.
 struct Slice {
   const char* x;  // first row of the block
@@ -73,6 +90,7 @@ struct Slice {
   void* y;            // where a whole block without activation goes straight from the registers; null: to sums
   const void* residual;
   i64 y_stride;
+  Gate gate;
   const char* next;    // prefetched, a line every four steps; null: nothing
   const char* next_x;  // likewise the rows of the next block, two lines every four steps
 };
@@ -133,10 +151,13 @@ template <typename Step, int R, int V>
     using T = typename Step::Element;
     T* y = static_cast<T*>(s.y);
     const T* residual = static_cast<const T*>(s.residual);
+    Gate gate = s.gate;
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
+      const float* factors = gate.at ? gate.next() : nullptr;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
+        if (factors) sum[r][v] = mul(sum[r][v], load(factors + v * kLanes));
         if (residual) sum[r][v] = add(sum[r][v], load(residual + v * kLanes));
         store(y + v * kLanes, sum[r][v]);
       }
@@ -176,34 +197,28 @@ void block_of(int rows, const Slice& s) {
   }
 }
 
-// y = act(sums) + residual, or act(sums + residual)
+// y = gate act(sums) + residual, or act(sums + residual)
 template <typename Act, typename T>
-void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum) {
+void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum, Gate gate) {
   constexpr i64 kStride = kPanel * Vf::kLanes;
   const bool before = residual && activate_sum, after = residual && !activate_sum;
   for (i64 r = 0; r < rows; ++r, sums += kStride, y += y_stride) {
-    i64 c = 0;
-    for (; c + Vf::kLanes <= columns; c += Vf::kLanes) {
-      Vf v = load(sums + c);
-      if (before) v = add(v, load(residual + c));
+    const float* factors = gate.at ? gate.next() : nullptr;
+    for_vectors(columns, [&](i64 c, int n) {
+      Vf v = load_lanes(sums + c, n);
+      if (before) v = add(v, load_lanes(residual + c, n));
       v = Act::apply(v);
-      if (after) v = add(v, load(residual + c));
-      store(y + c, v);
-    }
-    if (c < columns) {
-      const int n = static_cast<int>(columns - c);
-      Vf v = load_n(sums + c, n);
-      if (before) v = add(v, load_n(residual + c, n));
-      v = Act::apply(v);
-      if (after) v = add(v, load_n(residual + c, n));
-      store_n(y + c, v, n);
-    }
+      if (factors) v = mul(v, load_lanes(factors + c, n));
+      if (after) v = add(v, load_lanes(residual + c, n));
+      store_lanes(y + c, v, n);
+    });
     if (residual) residual += y_stride;
   }
 }
 
 template <typename T>
-using Finish = void (*)(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum);
+using Finish = void (*)(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum,
+                        Gate gate);
 
 template <typename T>
 Finish<T> finish_for(Activation activation) {
@@ -215,7 +230,7 @@ Finish<T> finish_for(Activation activation) {
     case Activation::gelu:
       return finish<FusedGelu<T>, T>;
     case Activation::gelu_tanh:
-      return finish<GeluTanh, T>;
+      return finish<FusedGeluTanh<T>, T>;
     case Activation::quick_gelu:
       return finish<QuickGelu, T>;
     case Activation::silu:
@@ -274,6 +289,12 @@ void run(const LinearTile& t) {
           T* y = static_cast<T*>(t.y) + at;
           const T* residual = t.residual ? static_cast<const T*>(t.residual) + at : nullptr;
           const char* x = static_cast<const char*>(t.x) + r * t.x_stride + k * 4;
+          Gate gate{nullptr, 0, t.gate_rows, t.gate_stride};
+          if (t.gate && last) {
+            const i64 image = (t.first_row + r) / t.gate_rows;
+            gate.at = t.gate + image * t.gate_stride + first * kLanes;
+            gate.left = (image + 1) * t.gate_rows - t.first_row - r;
+          }
           const Slice s{.x = x,
                         .x_stride = t.x_stride,
                         .w = panel_at(p) + k * width * kLanes,
@@ -284,6 +305,7 @@ void run(const LinearTile& t) {
                         .y = last && straight ? y : nullptr,
                         .residual = residual,
                         .y_stride = t.y_stride,
+                        .gate = gate,
                         .next = next && b * fetched < lines ? reinterpret_cast<const char*>(next) + b * fetched * 64 : nullptr,
                         .next_x = p == t.panel_begin && r_end < end ? x + (r_end - r) * t.x_stride : nullptr};
           if (last) fetch_results(y, r_end - r, columns, t.y_stride);
@@ -298,7 +320,7 @@ void run(const LinearTile& t) {
               block_of<Step, kPanel>(static_cast<int>(r_end - r), s);
               break;
           }
-          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.y_stride, t.activate_sum);
+          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.y_stride, t.activate_sum, gate);
         }
       }
     }

@@ -20,6 +20,8 @@ struct LinearTile {
   std::int64_t row_begin, row_end, panel_begin, panel_end;
   Activation activation;
   bool activate_sum;  // the activation after the residual
+  const float* gate;  // as in LinearCall
+  std::int64_t gate_rows, gate_stride, first_row;
 };
 
 struct LinearKernels {

@@ -47,6 +47,7 @@ class TiledLinear final : public PackedLinear {
 
   std::string_view name() const override { return name_; }
   DType dtype() const override { return dtype_; }
+  bool takes_gate() const override { return true; }
 
   void run(const LinearCall& call) const override {
     const Split split = best_split(call.rows, call.threads);
@@ -66,7 +67,11 @@ class TiledLinear final : public PackedLinear {
                             .panel_begin = panels_ * j / split.by_panels,
                             .panel_end = panels_ * (j + 1) / split.by_panels,
                             .activation = call.activation,
-                            .activate_sum = call.activate_sum};
+                            .activate_sum = call.activate_sum,
+                            .gate = call.gate,
+                            .gate_rows = call.gate_rows,
+                            .gate_stride = call.gate_stride,
+                            .first_row = call.first_row};
       dtype_ == DType::bf16 ? kernels_.run_bf16(tile) : kernels_.run_f32(tile);
     };
     const int pieces = static_cast<int>(split.by_rows * split.by_panels);

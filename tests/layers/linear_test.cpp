@@ -70,13 +70,23 @@ std::vector<double> product(const Tensor& x, const Tensor& weight) {
   return y;
 }
 
-// act(y + b) + residual, or act(y + b + residual); bias and residual may be undefined.
+// Row r of the product is row first_row + r of images of `rows` rows, which have a factor a channel.
+struct Gate {
+  Tensor factors{};  // [images, out]; undefined: none
+  std::int64_t rows = 1, first_row = 0;
+  double of(std::int64_t row, std::int64_t channel) const {
+    return factors.defined() ? factors.slice(0, (first_row + row) / rows, factors.size(0)).data<float>()[channel] : 1.0;
+  }
+};
+
+// gate act(y + b) + residual, or act(y + b + residual); bias and residual may be undefined.
 std::vector<double> finished(std::vector<double> y, std::int64_t out, const Tensor& bias, Activation activation,
-                             const Tensor& residual, bool activate_sum = false) {
+                             const Tensor& residual, bool activate_sum = false, const Gate& gate = {}) {
   for (std::size_t i = 0; i < y.size(); ++i) {
     const double sum = y[i] + (bias.defined() ? bias.data<float>()[i % static_cast<std::size_t>(out)] : 0.0);
     const double added = residual.defined() ? residual.data<float>()[i] : 0.0;
-    y[i] = activate_sum ? exact(sum + added, activation) : exact(sum, activation) + added;
+    const auto index = static_cast<std::int64_t>(i);
+    y[i] = activate_sum ? exact(sum + added, activation) : gate.of(index / out, index % out) * exact(sum, activation) + added;
   }
   return y;
 }
@@ -123,7 +133,7 @@ struct Problem {
 
 // Runs one packed candidate on a problem, with rows of x and of y `gap` elements apart from each other.
 void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bool with_residual, bool in_place,
-           Activation activation, bool activate_sum, std::int64_t gap, int threads) {
+           Activation activation, bool activate_sum, std::int64_t gap, int threads, const Gate& gate) {
   const DType computed = packed.dtype();
   const std::int64_t rows = p.x.size(0), in = p.x.size(1), out = p.weight.size(0);
   Tensor wide = Tensor::full({rows, in + gap}, std::nanf(""), computed);
@@ -146,13 +156,17 @@ void check(const cpu::PackedLinear& packed, const Problem& p, bool with_bias, bo
               .y_stride = out + gap,
               .activation = activation,
               .activate_sum = activate_sum,
+              .gate = gate.factors.defined() ? gate.factors.data<float>() : nullptr,
+              .gate_rows = gate.rows,
+              .gate_stride = gate.factors.defined() ? gate.factors.stride(0) : 0,
+              .first_row = gate.first_row,
               .threads = threads});
   const auto expected =
-      finished(p.sums, out, with_bias ? p.bias : Tensor(), activation, with_residual ? p.residual : Tensor(), activate_sum);
+      finished(p.sums, out, with_bias ? p.bias : Tensor(), activation, with_residual ? p.residual : Tensor(), activate_sum, gate);
   INFO(packed.name() << ' ' << name_of(p.dtype) << " rows " << rows << " in " << in << " out " << out << " bias " << with_bias
                      << " residual " << with_residual << " in place " << in_place << " activation "
-                     << static_cast<int>(activation) << " of the sum " << activate_sum << " gap " << gap << " threads "
-                     << threads);
+                     << static_cast<int>(activation) << " of the sum " << activate_sum << " gap " << gap << " threads " << threads
+                     << " gate " << gate.factors.defined() << " of " << gate.rows << " rows from " << gate.first_row);
   CHECK(worst(y.contiguous(), expected, p.dtype, in) <= 1);
   const Tensor between = wide_y.slice(1, out, out + gap).contiguous().to(DType::f32);
   CHECK(std::all_of(between.data<float>(), between.data<float>() + between.numel(), [](float v) { return v == 3; }));
@@ -162,8 +176,17 @@ void check_all(const cpu::PackedLinear& with_bias, const cpu::PackedLinear& with
   for (const Activation activation : kActivations) {
     const bool bias = random.integer(0, 1) == 1, residual = random.integer(0, 1) == 1,
                in_place = residual && random.integer(0, 1) == 1;
-    check(bias ? with_bias : without, p, bias, residual, in_place, activation, random.integer(0, 1) == 1, random.integer(0, 3),
-          static_cast<int>(random.integer(1, 3)));
+    bool of_the_sum = random.integer(0, 1) == 1;
+    Gate gate;
+    if (with_bias.takes_gate() && random.integer(0, 1) == 1) {
+      of_the_sum = false;
+      gate.rows = random.integer(1, 20);
+      gate.first_row = random.integer(0, 30);
+      const std::int64_t images = (gate.first_row + p.x.size(0) - 1) / gate.rows + 1, out = p.weight.size(0);
+      gate.factors = random.tensor({images, out + 5}).slice(1, 2, 2 + out);
+    }
+    check(bias ? with_bias : without, p, bias, residual, in_place, activation, of_the_sum, random.integer(0, 3),
+          static_cast<int>(random.integer(1, 3)), gate);
   }
 }
 
@@ -273,21 +296,22 @@ TEST_CASE("linear: one thread and many give the same bits") {
   }
 }
 
-TEST_CASE("linear: gelu by erf is exact to 1e-6") {
+TEST_CASE("linear: gelu by erf and by tanh is exact to 1e-6") {
+  const Activation gelu = GENERATE(Activation::gelu, Activation::gelu_tanh);
   const std::int64_t n = 4001;
   Tensor x = Tensor::empty({n, 1});
   std::vector<double> expected;
   for (std::int64_t i = 0; i < n; ++i) {
     x.data<float>()[i] = static_cast<float>(i - n / 2) * 0.005f;
-    expected.push_back(exact(x.data<float>()[i], Activation::gelu));
+    expected.push_back(exact(x.data<float>()[i], gelu));
   }
   const Linear identity(Tensor::full({1, 1}, 1.0f), {}, DType::f32);
-  CHECK(worst(identity(x, {.activation = Activation::gelu, .residual = {}}), expected, 1.1e-6, 0) <= 1);
+  CHECK(worst(identity(x, {.activation = gelu, .residual = {}}), expected, 1.1e-6, 0) <= 1);
   const Linear rounded(Tensor::full({1, 1}, 1.0f), {}, DType::bf16);
   expected.clear();
   const Tensor x16 = x.to(DType::bf16), back = x16.to(DType::f32);
-  for (std::int64_t i = 0; i < n; ++i) expected.push_back(exact(back.data<float>()[i], Activation::gelu));
-  CHECK(worst(rounded(x16, {.activation = Activation::gelu, .residual = {}}), expected, 2e-4, 1.0 / 220) <= 1);
+  for (std::int64_t i = 0; i < n; ++i) expected.push_back(exact(back.data<float>()[i], gelu));
+  CHECK(worst(rounded(x16, {.activation = gelu, .residual = {}}), expected, 2e-4, 1.0 / 220) <= 1);
 }
 
 TEST_CASE("linear: not a number and infinity come through") {
@@ -360,6 +384,33 @@ TEST_CASE("linear writes and adds to a slice of channels") {
     }
     Tensor wrong = Tensor::zeros({2, 5, 7}, dtype);
     CHECK_THROWS_WITH(linear.write_to(wrong, x), contains("[2, 5, 7], expected"));
+  }
+}
+
+TEST_CASE("linear reads and writes each image's part of a joint sequence, gated by image") {
+  Random random(31);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const Linear linear(random.tensor({40, 24}), random.tensor({40}), dtype);
+    for (const std::int64_t tokens : {5, 60}) {  // copied, and a product an image
+      const Tensor x = random.tensor({3, tokens + 4, 24}, dtype).to(dtype),
+                   y = random.tensor({3, tokens + 9, 40}, dtype).to(dtype), gates = random.tensor({3, 3, 40}),
+                   gate = gates.select(1, 1);
+      const Tensor source = x.slice(1, 4, tokens + 4);
+      Tensor whole = y.clone(), part = whole.slice(1, 2, tokens + 2), expected = y.clone(),
+             expected_part = expected.slice(1, 2, tokens + 2);
+      linear.add_to(part, source, gate);
+      Tensor product = linear(source.contiguous().to(DType::f32));
+      multiply_(product, gate.contiguous().view({3, 1, 40}));
+      add_(expected_part, product);
+      const Tensor a = whole.to(DType::f32), b = expected.to(DType::f32);
+      const float bound = dtype == DType::f32 ? 1e-5f : 0.05f;
+      INFO(name_of(dtype) << ' ' << tokens);
+      for (std::int64_t i = 0; i < a.numel(); ++i) CHECK(std::abs(a.data<float>()[i] - b.data<float>()[i]) <= bound);
+    }
+    Tensor y = Tensor::zeros({2, 3, 40}, dtype);
+    const Tensor x = Tensor::zeros({2, 3, 24}, dtype);
+    CHECK_THROWS_WITH(linear.add_to(y, x, Tensor::zeros({3, 40})), contains("the gate is f32 [3, 40], expected f32 [2, 40]"));
+    CHECK_THROWS_WITH(linear.add_to(y, x, Tensor::zeros({2, 40}, DType::i64)), contains("the gate is i64"));
   }
 }
 

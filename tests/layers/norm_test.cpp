@@ -75,6 +75,9 @@ TEST_CASE("layer norm, with and without its parameters, on views") {
       check_close(layer_norm(x, {}, {}, 1e-6, scale, shift), layer_norm_reference(x, {}, {}, 1e-6, scale, shift), bound);
       check_close(layer_norm(strided(x), w, b, 1e-6, strided(scale), {}), layer_norm_reference(x, w, b, 1e-6, scale), bound);
       check_close(layer_norm(x, w, b, 1e-6, {}, shift), layer_norm_reference(x, w, b, 1e-6, {}, shift), bound);
+      Tensor view = strided(x);
+      layer_norm_(view, w, b, 1e-6);
+      check_close(view, layer_norm_reference(x, w, b, 1e-6), bound);
     }
 }
 
@@ -111,6 +114,11 @@ TEST_CASE("rms norm, l2 normalization and softmax") {
       check_close(rms_norm(x, {}, 1e-6), plain, bound);
       check_close(l2_normalize(strided(x)), l2, bound);
       check_close(softmax(strided(x)), soft, bound);
+      Tensor view = strided(x), other = strided(x);
+      rms_norm_(view, w, 1e-6);
+      check_close(view, rms, bound);
+      l2_normalize_(other);
+      check_close(other, l2, bound);
     }
   CHECK(values(l2_normalize(Tensor::zeros({2, 3}))) == std::vector<float>(6, 0.0f));
 }
