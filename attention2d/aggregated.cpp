@@ -302,9 +302,12 @@ Tensor AggregatedAttention::make_pool_bias(std::int64_t height, std::int64_t wid
       }
     const Tensor values = cpb_fc2(cpb_fc1(offsets, {.activation = Activation::relu, .residual = {}}));  // [W, P, heads]
     const float* value = values.data<float>();
-    for (std::int64_t x = 0; x < width; ++x)
-      for (std::int64_t j = 0; j < pooled; ++j)
-        for (std::int64_t h = 0; h < heads; ++h) bias.data<float>()[(h * pooled + j) * height * width + y * width + x] = *value++;
+    cpu::parallel_for(pooled, 64, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t x = 0; x < width; ++x)
+        for (std::int64_t j = begin; j < end; ++j)
+          for (std::int64_t h = 0; h < heads; ++h)
+            bias.data<float>()[(h * pooled + j) * height * width + y * width + x] = value[(x * pooled + j) * heads + h];
+    });
   }
   return bias;
 }

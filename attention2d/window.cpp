@@ -10,6 +10,7 @@
 
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
+#include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/recent_cache.h>
 
 namespace vitrine {
@@ -88,19 +89,23 @@ Tensor continuous_bias_table(const Weights& w, const WindowAttentionV2Config& c)
   }
   const auto rows = static_cast<std::int64_t>(offsets[0].size()), columns = static_cast<std::int64_t>(offsets[1].size());
   Tensor table = Tensor::empty({rows * columns, c.num_heads});
-  std::vector<double> units(static_cast<std::size_t>(hidden));
-  for (std::int64_t i = 0; i < rows * columns; ++i) {
-    for (std::int64_t u = 0; u < hidden; ++u) {
-      const float* weight = first.data<float>() + 2 * u;
-      const double sum = weight[0] * offsets[0][i / columns] + weight[1] * offsets[1][i % columns] + first_bias.data<float>()[u];
-      units[u] = std::max(sum, 0.0);
+  cpu::parallel_for(rows * columns, 16, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> units(static_cast<std::size_t>(hidden));
+    for (std::int64_t i = begin; i < end; ++i) {
+      for (std::int64_t u = 0; u < hidden; ++u) {
+        const float* weight = first.data<float>() + 2 * u;
+        const double sum =
+            weight[0] * offsets[0][i / columns] + weight[1] * offsets[1][i % columns] + first_bias.data<float>()[u];
+        units[static_cast<std::size_t>(u)] = std::max(sum, 0.0);
+      }
+      for (std::int64_t h = 0; h < c.num_heads; ++h) {
+        double sum = 0;
+        for (std::int64_t u = 0; u < hidden; ++u)
+          sum += second.data<float>()[h * hidden + u] * units[static_cast<std::size_t>(u)];
+        table.data<float>()[i * c.num_heads + h] = static_cast<float>(16 / (1 + std::exp(-sum)));
+      }
     }
-    for (std::int64_t h = 0; h < c.num_heads; ++h) {
-      double sum = 0;
-      for (std::int64_t u = 0; u < hidden; ++u) sum += second.data<float>()[h * hidden + u] * units[u];
-      table.data<float>()[i * c.num_heads + h] = static_cast<float>(16 / (1 + std::exp(-sum)));
-    }
-  }
+  });
   return table;
 }
 

@@ -122,20 +122,11 @@ std::int64_t times(std::int64_t dim, double ratio) { return static_cast<std::int
 // 1x1 and batch norm, taking in the batch norm in front of it where there is nothing between.
 Linear fold_linear(const Weights& conv, const ChannelAffine& before, const ChannelAffine& after, std::int64_t in,
                    std::int64_t out) {
-  const Tensor stored = conv.get("weight", {out, in, 1, 1});
-  Tensor weight = Tensor::empty({out, in}), bias = Tensor::empty({out});
-  for (std::int64_t o = 0; o < out; ++o) {
-    const double scale = after.scale.data<float>()[o];
-    double sum = after.shift.data<float>()[o];
-    for (std::int64_t i = 0; i < in; ++i) {
-      double value = scale * stored.data<float>()[o * in + i];
-      if (before.scale.defined()) {
-        sum += value * before.shift.data<float>()[i];
-        value *= before.scale.data<float>()[i];
-      }
-      weight.data<float>()[o * in + i] = static_cast<float>(value);
-    }
-    bias.data<float>()[o] = static_cast<float>(sum);
+  Tensor weight = multiply(conv.get("weight", {out, in, 1, 1}).view({out, in}), after.scale.unsqueeze(1));
+  Tensor bias = after.shift;
+  if (before.scale.defined()) {
+    bias = add(bias, Linear(weight, Tensor(), DType::f32)(before.shift));
+    multiply_(weight, before.scale);
   }
   return {weight, bias, conv.dtype(), conv.device()};
 }

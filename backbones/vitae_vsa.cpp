@@ -178,15 +178,24 @@ namespace {
 #define VITRINE_48M \
   R"("embed_dims": [96, 96, 192, 384], "token_dims": [96, 192, 384, 768], "NC_depth": [2, 2, 11, 2], "NC_heads": [3, 6, 12, 24],)"
 
+#define VITRINE_B                                                                                          \
+  R"("embed_dims": [128, 128, 256, 512], "token_dims": [128, 256, 512, 1024], "NC_depth": [2, 2, 12, 2],)" \
+  R"("NC_heads": [4, 8, 16, 32], "RC_heads": [4, 8, 16, 32],)" VITRINE_COMMON
+
 constexpr Variant kVitaeVsa[] = {
     {"vitaev2_vsa_s", "{" VITRINE_S R"("wide_pcm": false, "RC_heads": [2, 2, 4, 8],)" VITRINE_COMMON "}", ""},
     {"vitaev2_vsa_widepcm_s", "{" VITRINE_S R"("RC_heads": [2, 4, 8, 16],)" VITRINE_COMMON "}", ""},
     {"vitaev2_vsa_widepcm_48m", "{" VITRINE_48M R"("RC_heads": [3, 6, 12, 24],)" VITRINE_COMMON "}", ""},
+    {"vitaev2_vsa_widepcm_b", "{" VITRINE_B "}", ""},
+    // its last map is smaller than the window below 384 pixels
+    {"vitaev2_vsa_widepcm_b_ws12", "{" VITRINE_B R"(, "window_size": 12, "img_size": 384})", R"({"input_size": [3, 384, 384]})"},
 };
 // The original's spelling, and its class.
 constexpr Variant kVitaeVsaConstructors[] = {{"ViTAEv2_VSA_S", kVitaeVsa[0].arguments, ""},
                                              {"ViTAEv2_VSA_widePCM_S", kVitaeVsa[1].arguments, ""},
                                              {"ViTAEv2_VSA_widePCM_48M", kVitaeVsa[2].arguments, ""},
+                                             {"ViTAEv2_VSA_widePCM_B", kVitaeVsa[3].arguments, ""},
+                                             {"ViTAEv2_VSA_widePCM_B_ws12", kVitaeVsa[4].arguments, ""},
                                              {"ViTAE_VSA_basic", "", ""}};
 
 std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const Arguments& arguments) {
@@ -211,7 +220,8 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
       .get("mlp_ratio", c.mlp_ratio)
       .get("wide_pcm", c.wide_pcm)
       .get("cpe", c.cpe)
-      .ignore({"drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained"})
+      // position biases are there whatever relative_pos says
+      .ignore({"relative_pos", "drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained"})
       .finish();
   check(stages == static_cast<std::int64_t>(c.token_dims.size()), "stages and token_dims have different lengths");
   return std::make_unique<VitaeVsa>(w, std::move(c));

@@ -101,7 +101,7 @@ int default_threads() {
 }
 
 Context::Context(ContextOptions options)
-    : threads_(options.threads == 0 ? default_threads() : options.threads), device_(options.device) {
+    : threads_(options.threads == 0 ? default_threads() : options.threads), device_(options.device), dry_run_(options.dry_run) {
   if (threads_ < 1 || threads_ > kMostThreads)
     throw Error(fmt::format("a context of {} threads, expected 1 to {}, or 0 for the default", options.threads, kMostThreads));
 }

@@ -18,6 +18,9 @@ VITRINE_API int default_threads();
 struct ContextOptions {
   int threads = 0;  // 0: default_threads()
   Device device;
+  // Follows shapes and counts multiply-adds, nothing else: layers do not pack their weights, kernels do not run, and every
+  // tensor holds zeros in memory that nobody has touched. What a model costs is known in milliseconds (backbones/model_cost.h).
+  bool dry_run = false;
 };
 
 class VITRINE_API Context {
@@ -26,6 +29,7 @@ class VITRINE_API Context {
 
   int threads() const { return threads_; }
   Device device() const { return device_; }
+  bool dry_run() const { return dry_run_; }
 
   // Multiply-adds of the matrix products and convolutions done since reset_macs().
   std::int64_t macs() const { return macs_; }
@@ -37,6 +41,7 @@ class VITRINE_API Context {
  private:
   int threads_;
   Device device_;
+  bool dry_run_;
   std::int64_t macs_ = 0;
 };
 

@@ -31,6 +31,7 @@ void fold_batch_norm(Tensor& weight, Tensor& bias, const Weights& bn, double eps
   const Tensor gamma = bn.get("weight", {out}), beta = bn.get("bias", {out});
   const Tensor mean = bn.get("running_mean", {out}), var = bn.get("running_var", {out});
   if (bn.has("num_batches_tracked")) bn.ignore("num_batches_tracked");
+  if (Context::current().dry_run()) return;
   std::vector<float> scale(static_cast<std::size_t>(out));
   Tensor b = Tensor::empty({out});
   for (std::int64_t o = 0; o < out; ++o) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <unordered_map>
@@ -133,6 +134,20 @@ std::shared_ptr<void> allocate(std::size_t bytes) {
   const std::size_t rounded = size_class(bytes);
   void* block = pool().take(rounded);
   return {block, [rounded](void* b) { pool().give(b, rounded); }};
+}
+
+std::shared_ptr<void> allocate_untouched(std::size_t bytes) {
+#if defined(__linux__)
+  constexpr std::size_t kMapped = std::size_t{1} << 16;  // below it zeros are written as fast as pages are mapped
+  if (bytes >= kMapped) {
+    void* block = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (block == MAP_FAILED) throw Error(fmt::format("out of memory: {} bytes asked for in a dry run", bytes));
+    return {block, [bytes](void* b) { ::munmap(b, bytes); }};
+  }
+#endif
+  auto block = allocate(bytes);
+  std::memset(block.get(), 0, bytes);
+  return block;
 }
 
 }  // namespace vitrine

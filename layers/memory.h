@@ -22,5 +22,7 @@ VITRINE_API void release_cached_memory();  // gives kept blocks back to the syst
 // A block of at least `bytes` bytes, 64-byte aligned; goes back to the cache with its last owner.
 // Throws Error with the amount asked for where the system has no more.
 VITRINE_API std::shared_ptr<void> allocate(std::size_t bytes);
+// The same, of zeros, for dry runs: whatever its size it takes room only where it is written to, and it is not counted.
+VITRINE_API std::shared_ptr<void> allocate_untouched(std::size_t bytes);
 
 }  // namespace vitrine

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/memory.h>
 #include <vitrine/layers/ops.h>
 
@@ -84,7 +85,8 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   if (device.type != DeviceType::cpu) throw Error("this build of Vitrine has no CUDA backend: tensors live on the cpu");
   const std::int64_t n = checked_numel(shape, dtype);
   Tensor t;
-  auto block = allocate(static_cast<std::size_t>(n) * size_of(dtype));
+  const std::size_t bytes = static_cast<std::size_t>(n) * size_of(dtype);
+  auto block = Context::current().dry_run() ? allocate_untouched(bytes) : allocate(bytes);
   t.data_ = static_cast<std::byte*>(block.get());
   t.storage_ = std::move(block);
   t.shape_ = shape;
@@ -96,7 +98,7 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  std::memset(t.data_, 0, t.bytes());
+  if (!Context::current().dry_run()) std::memset(t.data_, 0, t.bytes());  // its memory is zero already
   return t;
 }
 

@@ -1,4 +1,4 @@
-// Sources over other things: tensors at hand, and another source under new names.
+// Sources over other things: nothing but zeros, tensors at hand, and another source under new names.
 #include <vitrine/weights/sources.h>
 
 #include <bit>
@@ -50,6 +50,15 @@ class Memory final : public WeightSource {
   std::map<std::string, Tensor, std::less<>> tensors_;
   std::string description_;
   std::map<std::string, std::string> metadata_;
+};
+
+class Zeros final : public WeightSource {
+ public:
+  std::string describe() const override { return "zeros"; }
+  std::vector<std::string> names() const override { return {}; }
+  bool is_open() const override { return true; }
+  std::optional<Entry> find(std::string_view) const override { return std::nullopt; }
+  Tensor load(std::string_view, const Shape& shape) const override { return Tensor::zeros(shape); }
 };
 
 // std::regex recurses once a character: a hostile name of a megabyte would overflow the stack. No published name is
@@ -112,6 +121,8 @@ class Renamed final : public WeightSource {
 };
 
 }  // namespace
+
+std::shared_ptr<const WeightSource> zero_weights() { return std::make_shared<Zeros>(); }
 
 std::shared_ptr<const WeightSource> memory_weights(std::map<std::string, Tensor> tensors, std::string description,
                                                    std::map<std::string, std::string> metadata) {

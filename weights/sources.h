@@ -35,6 +35,8 @@ VITRINE_API std::shared_ptr<const WeightSource> synthetic_weights(std::vector<st
                                                                   double gain = 1.0);
 VITRINE_API Tensor synthetic_parameter(std::string_view name, const Shape& shape, double gain = 1.0);  // f32
 VITRINE_API Tensor synthetic_tensor(std::string_view name, const Shape& shape);                        // f32, in [-1, 1)
+// Zeros under every name with every shape, for dry runs (layers/context.h), where they take no memory.
+VITRINE_API std::shared_ptr<const WeightSource> zero_weights();
 // Sum modulo 2^64 of the f32 bit patterns of all entries of a source.
 VITRINE_API std::uint64_t checksum(const WeightSource& source);
 

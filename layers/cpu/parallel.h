@@ -1,5 +1,5 @@
 // Splits work over the threads of the current context. One thread count rules oneDNN and own kernels; a kernel never
-// starts threads inside threads.
+// starts threads inside threads. In a dry run the work is left out.
 #pragma once
 
 #include <algorithm>
@@ -18,6 +18,7 @@ template <typename Body>
 void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
   if (n <= 0) return;
   const std::int64_t most = (n + std::max<std::int64_t>(grain, 1) - 1) / std::max<std::int64_t>(grain, 1);
+  if (Context::current().dry_run()) return;
   const int team = Context::current().threads();
   const std::int64_t parts = std::min<std::int64_t>(team, most);
   if (parts <= 1 || omp_in_parallel()) return body(std::int64_t{0}, n);
@@ -32,6 +33,7 @@ void parallel_for(std::int64_t n, std::int64_t grain, const Body& body) {
 // Hands out items one by one, for items of uneven cost: body(item, thread).
 template <typename Body>
 void parallel_each(std::int64_t n, const Body& body) {
+  if (Context::current().dry_run()) return;
   const int team = Context::current().threads();
   if (team <= 1 || n <= 1 || omp_in_parallel()) {
     for (std::int64_t i = 0; i < n; ++i) body(i, 0);

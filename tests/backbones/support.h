@@ -25,21 +25,6 @@ inline Tensor images(std::int64_t batch, std::int64_t height, std::int64_t width
   return synthetic_tensor("input", {batch, height, width, channels});
 }
 
-// Has every name, all zeros: nothing to compute.
-class Zeros final : public WeightSource {
- public:
-  std::string describe() const override { return "zeros"; }
-  std::vector<std::string> names() const override { return {}; }
-  bool is_open() const override { return true; }
-  std::optional<Entry> find(std::string_view) const override { return std::nullopt; }
-  Tensor load(std::string_view, const Shape& shape) const override { return Tensor::zeros(shape); }
-};
-
-// Of a model as published.
-inline std::int64_t parameters_of(const std::string& name) {
-  return create_model(name, Weights(std::make_shared<Zeros>(), {.dtype = DType::bf16, .device = {}}))->info().parameters;
-}
-
 // |a - b| / |b|
 inline double relative_l2(const Tensor& a, const Tensor& b) {
   REQUIRE(a.shape() == b.shape());

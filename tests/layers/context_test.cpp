@@ -6,6 +6,8 @@
 #include <set>
 #include <thread>
 
+#include <vitrine/layers/linear.h>
+
 #include "layers/support.h"
 
 using namespace vitrine;
@@ -80,4 +82,16 @@ TEST_CASE("a team inside a team is one thread") {
   std::atomic<int> calls{0};
   cpu::parallel_for(2, 1, [&](std::int64_t, std::int64_t) { cpu::parallel_for(100, 1, [&](auto, auto) { ++calls; }); });
   CHECK(calls == 2);
+}
+
+TEST_CASE("a dry run follows shapes and leaves out the work") {
+  Context context({.threads = 2, .device = {}, .dry_run = true});
+  const ContextScope scope(context);
+  cpu::parallel_for(100, 1, [](std::int64_t, std::int64_t) { FAIL("called"); });
+  cpu::parallel_each(100, [](std::int64_t, int) { FAIL("called"); });
+  const Linear linear(Tensor::zeros({48, 1 << 20}), Tensor(), DType::bf16);
+  const Tensor y = linear(Tensor::zeros({2, 3, 1 << 20}));
+  CHECK(y.shape() == Shape{2, 3, 48});
+  CHECK(y.data<float>()[0] == 0.0f);
+  CHECK(context.macs() == 6ll * 48 * (1 << 20));
 }
