@@ -43,6 +43,7 @@ class NoLinear final : public PackedLinear {
   explicit NoLinear(DType dtype) : dtype_(dtype) {}
   std::string_view name() const override { return "none"; }
   DType dtype() const override { return dtype_; }
+  bool takes_gate() const override { return true; }
   void run(const LinearCall&) const override {}
 
  private:
