@@ -130,7 +130,12 @@ Tensor Sampler::scale_model_input(const Tensor& sample, int step) const {
   return sample;
 }
 
-bool Sampler::uses_noise(int /*step*/) const { return false; }
+bool Sampler::uses_noise(int step) const {
+  check_step(step, steps());
+  return adds_noise(step);
+}
+
+bool Sampler::adds_noise(int /*step*/) const { return false; }
 
 void Sampler::check_step(int step, int end) const {
   if (step < 0 || step >= end) throw Error(fmt::format("{}: step {}, expected 0 to {}", name_, step, end - 1));
@@ -153,7 +158,7 @@ Tensor Sampler::step(const Tensor& prediction, int step, const Tensor& sample, c
   const int last = all.rank() - 1;
   input.prediction = all.slice(last, 0, channels).contiguous();
   if (with_variance) input.variance = all.slice(last, channels, 2 * channels).contiguous();
-  if (uses_noise(step)) {
+  if (adds_noise(step)) {
     if (!noise.defined()) throw Error(fmt::format("{}: step {} adds noise, and none is given", name_, step));
     check_floating(name_, noise);
     if (!(noise.shape() == sample.shape()))

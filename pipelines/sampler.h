@@ -64,7 +64,7 @@ class VITRINE_API Sampler {
   // variances too (which only ddpm and iddpm read). `noise`: standard normal, where uses_noise(step). Throws Error for wrong
   // shapes, missing noise, and, where steps remember, a step that does not follow the one before.
   Tensor step(const Tensor& prediction, int step, const Tensor& sample, const Tensor& noise = {});
-  virtual bool uses_noise(int step) const;
+  bool uses_noise(int step) const;
   // The finished latents as the last step saw them (x0), for previews; undefined before the first.
   const Tensor& denoised() const { return denoised_; }
 
@@ -86,6 +86,7 @@ class VITRINE_API Sampler {
     Tensor noise;               // defined where uses_noise(index)
   };
   virtual Tensor advance(const Step& step) = 0;
+  virtual bool adds_noise(int step) const;                          // false
   virtual std::pair<float, float> noise_level(int step) const = 0;  // a, b of: noised = a latents + b noise
   int begin_of(double kept, double strength) const;                 // where `kept` steps are left, rounded down
 

@@ -31,9 +31,8 @@ class Ddim : public Sampler {
     tables_.alphas_cumprod.assign(alphas_.begin(), alphas_.end());
   }
 
-  bool uses_noise(int /*step*/) const override { return config_.eta > 0; }
-
  private:
+  bool adds_noise(int /*step*/) const override { return config_.eta > 0; }
   float alpha(std::int64_t time) const { return alphas_[static_cast<std::size_t>(time)]; }
 
   std::pair<float, float> noise_level(int step) const override {

@@ -38,9 +38,8 @@ class Ddpm : public Sampler {
     tables_.alphas_cumprod.assign(alphas_.begin(), alphas_.end());
   }
 
-  bool uses_noise(int step) const override { return times_[static_cast<std::size_t>(step)] > 0; }
-
  private:
+  bool adds_noise(int step) const override { return times_[static_cast<std::size_t>(step)] > 0; }
   float alpha(int step) const {
     return step < steps() ? alphas_[static_cast<std::size_t>(times_[static_cast<std::size_t>(step)])] : 1;
   }

@@ -43,9 +43,8 @@ class DpmSolver : public Sampler {
     check_sigmas(tables_.sigmas, reader);
   }
 
-  bool uses_noise(int /*step*/) const override { return config_.sde; }
-
  private:
+  bool adds_noise(int /*step*/) const override { return config_.sde; }
   void make_steps(const std::vector<float>& alphas, const SettingsReader& reader) {
     const SamplerRun& run = reader.run();
     const SigmaTable table(alphas);
@@ -137,7 +136,8 @@ class DpmSolver : public Sampler {
   }
 
   Tensor advance(const Step& step) override {
-    history_.push(name_, step.index, converted(step));
+    history_.expect(name_, step.index);
+    history_.push(step.index, converted(step));
     const int i = step.index, order = order_of(i);
     const float h = lambda(i + 1) - lambda(i);
     if (std::abs(h) < kNoStep) return step.sample;

@@ -95,9 +95,8 @@ class Euler : public EulerBase {
  public:
   using EulerBase::EulerBase;
 
-  bool uses_noise(int step) const override { return churn(step) > 0; }
-
  private:
+  bool adds_noise(int step) const override { return churn(step) > 0; }
   float churn(int step) const {
     const float s = sigma(step);
     if (s < config_.s_tmin || s > config_.s_tmax) return 0;
@@ -122,9 +121,8 @@ class EulerAncestral : public EulerBase {
  public:
   using EulerBase::EulerBase;
 
-  bool uses_noise(int /*step*/) const override { return true; }
-
  private:
+  bool adds_noise(int /*step*/) const override { return true; }
   Tensor advance(const Step& step) override {
     const float from = sigma(step.index), to = sigma(step.index + 1);
     const float up = std::sqrt(to * to * (from * from - to * to) / (from * from)),

@@ -48,12 +48,11 @@ class FlowEuler : public Sampler {
     if (!run.timesteps.empty() && !config.invert_sigmas) timesteps_.assign(run.timesteps.begin(), run.timesteps.end());
   }
 
-  bool uses_noise(int /*step*/) const override { return config_.stochastic_sampling; }
-
   // FLUX's and SD3's pipelines round the number of kept steps up where those of Stable Diffusion round it down.
   int first_step(double strength) const override { return begin_of(steps() * strength, strength); }
 
  private:
+  bool adds_noise(int /*step*/) const override { return config_.stochastic_sampling; }
   float sigma(int step) const { return tables_.sigmas[static_cast<std::size_t>(step)]; }
 
   std::pair<float, float> noise_level(int step) const override {

@@ -90,9 +90,8 @@ class Iddpm : public Sampler {
     log_variance[0] = log_variance[1];  // the variance of the first is 0
   }
 
-  bool uses_noise(int step) const override { return step < steps() - 1 && (!config_.ddim || config_.eta > 0); }
-
  private:
+  bool adds_noise(int step) const override { return step < steps() - 1 && (!config_.ddim || config_.eta > 0); }
   struct Posterior {
     double variance, of_original, of_sample;
   };

@@ -71,7 +71,7 @@ Tensor Bounds::apply(const Tensor& x0) const {
     const float* from = x0.data<float>() + b * size;
     float* to = result.data<float>() + b * size;
     std::transform(from, from + size, sizes.begin(), [](float x) { return std::abs(x); });
-    std::sort(sizes.begin(), sizes.end());
+    std::sort(sizes.begin(), sizes.end(), [](float a, float b) { return a < b || (std::isnan(b) && !std::isnan(a)); });
     // torch.quantile
     const float rank = static_cast<float>(ratio) * static_cast<float>(size - 1), weight = rank - std::floor(rank);
     const float low = sizes[static_cast<std::size_t>(rank)], high = sizes[static_cast<std::size_t>(std::ceil(rank))];
@@ -82,10 +82,13 @@ Tensor Bounds::apply(const Tensor& x0) const {
   return result;
 }
 
-void History::push(std::string_view name, int step, const Tensor& prediction) {
+void History::expect(std::string_view name, int step) const {
   if (!kept_.empty() && step != last_ + 1)
     throw Error(
         fmt::format("{}: step {} after step {}, expected {}; a run needs a sampler of its own", name, step, last_, last_ + 1));
+}
+
+void History::push(int step, const Tensor& prediction) {
   last_ = step;
   kept_.insert(kept_.begin(), prediction);
   if (kept_.size() > length_) kept_.pop_back();

@@ -135,6 +135,9 @@ void StepSpacing::read(SettingsReader& reader) {
   reader.choose("timestep_spacing", spacing,
                 {{"linspace", Spacing::linspace}, {"leading", Spacing::leading}, {"trailing", Spacing::trailing}});
   reader.get("steps_offset", offset);
+  constexpr std::int64_t kMost = 1'000'000;
+  if (offset < -kMost || offset > kMost)
+    throw reader.error(fmt::format("steps_offset is {}, expected {} at most", offset, kMost));
 }
 
 std::vector<double> StepSpacing::timesteps(int steps, int points, std::int64_t last, std::int64_t trained) const {
@@ -207,6 +210,8 @@ double SigmaTable::timestep_of(double sigma) const {
 }
 
 void check_sigmas(const std::vector<float>& sigmas, const SettingsReader& reader) {
+  for (const float sigma : sigmas)
+    if (!std::isfinite(sigma)) throw reader.error("the settings give sigmas that are not numbers");
   for (std::size_t i = 0; i + 2 < sigmas.size(); ++i)
     if (!(sigmas[i] > sigmas[i + 1]))
       throw reader.error(fmt::format("sigma is {} at step {} and {} after it, expected it to fall; take fewer steps", sigmas[i],

@@ -216,8 +216,8 @@ class History {
   explicit History(int length) : length_(static_cast<std::size_t>(length)) {}
   int size() const { return static_cast<int>(kept_.size()); }
   const Tensor& operator[](int age) const { return kept_[static_cast<std::size_t>(age)]; }
-  // Throws Error where `step` does not follow the one before.
-  void push(std::string_view name, int step, const Tensor& prediction);
+  void expect(std::string_view name, int step) const;  // throws Error where it does not follow the step before
+  void push(int step, const Tensor& prediction);
 
  private:
   std::size_t length_;

@@ -183,10 +183,19 @@ TEST_CASE("a step takes any floating type, and twice the channels") {
                     contains("expected [2, 3, 4, 2] as the sample, or twice its channels"));
   CHECK_THROWS_WITH(sampler->step(e, 10, x, x), contains("step 10, expected 0 to 9"));
   CHECK_THROWS_WITH(sampler->scale_model_input(x, -1), contains("step -1"));
+  CHECK_THROWS_WITH(sampler->uses_noise(10), contains("step 10"));
   CHECK_THROWS_WITH(sampler->step({}, 0, x, x), contains("empty tensor"));
   CHECK_THROWS_WITH(create_sampler("iddpm", "{}", {.steps = 10})->step(e, 0, x, x), contains("learn_sigma is true"));
   CHECK_THROWS_WITH(create_sampler("ddpm[variance_type=learned]", "{}", {.steps = 10})->step(e, 0, x, x),
                     contains("variance is learned"));
+}
+
+TEST_CASE("what is not a number stays so, also where pictures are thresholded") {
+  Tensor x = noise_of(1).clone();
+  x.data<float>()[3] = NAN;
+  const Tensor after = create_sampler("ddim[thresholding=true]", kStable, {.steps = 10})->step(x, 4, x);
+  CHECK(std::isnan(after.data<float>()[3]));
+  CHECK(std::isfinite(after.data<float>()[kShape.numel() - 1]));  // of the other picture
 }
 
 TEST_CASE("samplers that remember want their steps in order") {
@@ -283,6 +292,7 @@ TEST_CASE("wrong samplers and settings are refused in one line") {
       {"ddim", R"({"thresholding": true, "dynamic_thresholding_ratio": 2})", "dynamic_thresholding_ratio is 2"},
       {"ddim", R"({"clip_sample_range": 0})", "expected them above 0"},
       {"ddim", R"({"steps_offset": 200})", "timestep 1100 is not one of the 1000"},
+      {"ddim", R"({"steps_offset": 9223372036854775807})", "steps_offset is 9223372036854775807"},
       {"ddim", "{}", "0 steps, expected 1", {.steps = 0}},
       {"ddim", "{}", "1001 steps, expected num_train_timesteps, 1000, at most", {.steps = 1001}},
       {"ddim", "{}", "takes a number of steps, not timesteps", {.timesteps = {900, 1}}},
@@ -311,6 +321,7 @@ TEST_CASE("wrong samplers and settings are refused in one line") {
       {"dpmpp-2m", R"({"lambda_min_clipped": 100})", "leaves no timesteps"},
       {"unipc[solver_type=bh1]", "{}", "expected final_sigmas_type=sigma_min"},
       {"unipc[predict_x0=false]", "{}", "expected final_sigmas_type=sigma_min"},
+      {"unipc[use_flow_sigmas=true,use_dynamic_shifting=true]", "{}", "not numbers", {.steps = 1, .mu = 1e5}},
       {"unipc[solver_p=x]", "{}", "solver_p"},
       {"unipc", "{}", "not sigmas", {.sigmas = {1, 0.5}}},
       {"unipc[use_flow_sigmas=true,use_beta_sigmas=true]", "{}", "goes with use_karras_sigmas only"},
