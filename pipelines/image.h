@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -34,6 +35,14 @@ VITRINE_API Image decode_image(std::span<const std::uint8_t> bytes, const std::s
 
 // PNG, or JPEG by the extension .jpg/.jpeg. Through a temporary file that is renamed; throws Error and leaves nothing.
 VITRINE_API void write_image(const std::string& path, const Image& image);
+
+// What a PNG says in words, by keyword, such as how it was made: UTF-8. Keywords are 1 to 79 printable ASCII characters without
+// spaces at the ends or two in a row; texts have no zeros and up to 2^24 bytes in all. Throws Error for others.
+using PngMetadata = std::map<std::string, std::string>;
+// As tEXt, what is not ASCII as iTXt, in front of the pixels.
+VITRINE_API void write_png(const std::string& path, const Image& image, const PngMetadata& metadata);
+// tEXt, zTXt and iTXt; of equal keywords the last counts. Throws Error: not a PNG, truncated, a damaged text.
+VITRINE_API PngMetadata read_png_metadata(const std::string& path);
 
 enum class Filter : std::uint8_t { nearest, box, bilinear, hamming, bicubic, lanczos };
 VITRINE_API Filter parse_filter(std::string_view name);  // throws Error

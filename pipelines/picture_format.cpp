@@ -151,29 +151,18 @@ PictureHeader inspect_jpeg(Bytes bytes, const std::string& name) {
 
 PictureHeader inspect_png(Bytes bytes, const std::string& name) {
   PictureHeader header{.format = PictureFormat::png};
-  const Reader reader{bytes};
   std::uint64_t compressed = 0, row_bits = 0;
-  for (std::size_t at = 8;;) {
-    if (bytes.size() - at < 12) truncated(name, "PNG");
-    const std::size_t length = reader.u32(at);
-    if (length > bytes.size() - at - 12) truncated(name, "PNG");
-    const Bytes body = bytes.subspan(at + 8, length);
-    const std::string_view type(reinterpret_cast<const char*>(bytes.data() + at + 4), 4);
-    const bool critical = (type[0] & 0x20) == 0;
-    if (critical && crc32(0, bytes.data() + at + 4, static_cast<uInt>(length + 4)) != reader.u32(at + 8 + length)) {
-      throw Error(fmt::format("{}: damaged PNG: the checksum at byte {} is wrong", name, at));
-    }
-    if (type == "IHDR" && length == 13) {
+  for_each_png_chunk(bytes, name, [&](const PngChunk& chunk) {
+    if (chunk.type == "IHDR" && chunk.body.size() == 13) {
       constexpr std::uint64_t kChannels[] = {1, 0, 3, 1, 2, 0, 4};
-      header.width = reader.u32(at + 8);
-      header.height = reader.u32(at + 12);
-      row_bits = static_cast<std::uint64_t>(header.width) * body[8] * (body[9] < 7 ? kChannels[body[9]] : 0);
+      header.width = Reader{chunk.body}.u32(0);
+      header.height = Reader{chunk.body}.u32(4);
+      const std::uint8_t depth = chunk.body[8], color = chunk.body[9];
+      row_bits = static_cast<std::uint64_t>(header.width) * depth * (color < 7 ? kChannels[color] : 0);
     }
-    if (type == "IDAT") compressed += length;
-    if (type == "eXIf") header.orientation = exif_orientation(body);
-    if (type == "IEND") break;
-    at += length + 12;
-  }
+    if (chunk.type == "IDAT") compressed += chunk.body.size();
+    if (chunk.type == "eXIf") header.orientation = exif_orientation(chunk.body);
+  });
   checked_size(header, name);
   // Deflate makes at most 1032 bytes of one.
   if (row_bits / 8 * static_cast<std::uint64_t>(header.height) > (compressed + 64) * 1032) truncated(name, "PNG");
@@ -198,9 +187,29 @@ PictureHeader inspect_webp(Bytes bytes, const std::string& name) {
 
 }  // namespace
 
+bool PngChunk::is_intact() const {
+  return crc32(0, reinterpret_cast<const Bytef*>(type.data()), static_cast<uInt>(type.size() + body.size())) == checksum;
+}
+
+void for_each_png_chunk(Bytes file, const std::string& name, const std::function<void(const PngChunk&)>& visit) {
+  const Reader reader{file};
+  for (std::size_t at = kPngSignature.size();;) {
+    if (file.size() < at || file.size() - at < 12) truncated(name, "PNG");
+    const std::size_t length = reader.u32(at);
+    if (length > file.size() - at - 12) truncated(name, "PNG");
+    const PngChunk chunk{
+        {reinterpret_cast<const char*>(file.data() + at + 4), 4}, file.subspan(at + 8, length), at, reader.u32(at + 8 + length)};
+    const bool critical = (chunk.type[0] & 0x20) == 0;
+    if (critical && !chunk.is_intact()) throw Error(fmt::format("{}: damaged PNG: the checksum at byte {} is wrong", name, at));
+    visit(chunk);
+    if (chunk.type == "IEND") return;
+    at += length + 12;
+  }
+}
+
 PictureHeader inspect_picture(std::span<const std::uint8_t> bytes, const std::string& name) {
   if (starts_with(bytes, "\xFF\xD8\xFF")) return inspect_jpeg(bytes, name);
-  if (starts_with(bytes, "\x89PNG\r\n\x1A\n")) return inspect_png(bytes, name);
+  if (starts_with(bytes, kPngSignature)) return inspect_png(bytes, name);
   if (starts_with(bytes, "RIFF") && starts_with(bytes, "WEBP", 8)) return inspect_webp(bytes, name);
   if (starts_with(bytes, std::string_view("II*\0", 4)) || starts_with(bytes, std::string_view("MM\0*", 4))) {
     constexpr std::uint32_t kWidth = 256, kHeight = 257;  // OpenCV applies a TIFF's orientation itself

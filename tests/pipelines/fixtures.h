@@ -97,32 +97,38 @@ inline std::uint32_t crc_of(const Image& image, std::uint32_t before = 0) {
   return static_cast<std::uint32_t>(crc32(before, image.pixels.data(), static_cast<uInt>(image.pixels.size())));
 }
 
+inline void append_u32(Bytes& to, std::uint32_t value) {
+  for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<std::uint8_t>(value >> shift));
+}
+
+inline void append_png_chunk(Bytes& file, const std::string& type, const Bytes& body) {
+  append_u32(file, static_cast<std::uint32_t>(body.size()));
+  Bytes checked(type.begin(), type.end());
+  checked.insert(checked.end(), body.begin(), body.end());
+  file.insert(file.end(), checked.begin(), checked.end());
+  append_u32(file, static_cast<std::uint32_t>(crc32(0, checked.data(), static_cast<uInt>(checked.size()))));
+}
+
+inline Bytes deflated(const Bytes& bytes) {
+  Bytes packed(compressBound(bytes.size()));
+  uLongf size = packed.size();
+  compress(packed.data(), &size, bytes.data(), bytes.size());
+  packed.resize(size);
+  return packed;
+}
+
 // Writes a PNG by hand: any depth and colour type, `raw` being the filtered rows.
 inline Bytes make_png(std::uint32_t width, std::uint32_t height, int depth, int color_type, const Bytes& raw,
                       const Bytes& palette = {}) {
   Bytes file{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-  const auto u32 = [](Bytes& to, std::uint32_t value) {
-    for (int shift = 24; shift >= 0; shift -= 8) to.push_back(static_cast<std::uint8_t>(value >> shift));
-  };
-  const auto chunk = [&](const std::string& type, const Bytes& body) {
-    u32(file, static_cast<std::uint32_t>(body.size()));
-    Bytes checked(type.begin(), type.end());
-    checked.insert(checked.end(), body.begin(), body.end());
-    file.insert(file.end(), checked.begin(), checked.end());
-    u32(file, static_cast<std::uint32_t>(crc32(0, checked.data(), static_cast<uInt>(checked.size()))));
-  };
   Bytes header;
-  u32(header, width);
-  u32(header, height);
+  append_u32(header, width);
+  append_u32(header, height);
   header.insert(header.end(), {static_cast<std::uint8_t>(depth), static_cast<std::uint8_t>(color_type), 0, 0, 0});
-  chunk("IHDR", header);
-  if (!palette.empty()) chunk("PLTE", palette);
-  Bytes packed(compressBound(raw.size()));
-  uLongf size = packed.size();
-  compress(packed.data(), &size, raw.data(), raw.size());
-  packed.resize(size);
-  chunk("IDAT", packed);
-  chunk("IEND", {});
+  append_png_chunk(file, "IHDR", header);
+  if (!palette.empty()) append_png_chunk(file, "PLTE", palette);
+  append_png_chunk(file, "IDAT", deflated(raw));
+  append_png_chunk(file, "IEND", {});
   return file;
 }
 
