@@ -21,12 +21,6 @@ struct Variant {
   std::string_view preprocess;
 };
 
-// Another publisher's parameter names: where a file has a parameter `marker`, `rules` turn its names into the family's.
-struct NameMap {
-  std::string_view marker;
-  std::span<const NameRule> rules;
-};
-
 struct Family {
   std::string_view name;
   std::string_view source;

@@ -54,24 +54,6 @@ namespace {
 using detail::Family;
 using detail::Variant;
 
-// * any text, ? any one character; case counts.
-bool matches(std::string_view pattern, std::string_view text) {
-  std::size_t p = 0, t = 0, star = std::string_view::npos, resume = 0;
-  while (t < text.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++, resume = t;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t])) {
-      ++p, ++t;
-    } else if (star != std::string_view::npos) {
-      p = star + 1, t = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
-
 struct Found {
   const Family* family = nullptr;
   const Variant* variant = nullptr;
@@ -131,19 +113,13 @@ Arguments merge(const Found& found, const Arguments& bracket, const Arguments& g
   return merged;
 }
 
-void rename_parameters(const Family& family, const Weights& weights) {
-  if (weights.source().is_open() || !weights.path().empty()) return;
-  for (const detail::NameMap& map : family.name_maps)
-    if (weights.has(map.marker)) return weights.replace_source(renamed(weights.shared_source(), map.rules));
-}
-
 }  // namespace
 
 std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights, const Arguments& arguments) {
   const detail::NamedArguments request = detail::parse_named_arguments(name, "model");
   const Found found = find_or_throw(request.name);
   Arguments merged = merge(found, request.arguments, arguments);
-  rename_parameters(*found.family, weights);
+  rename_parameters(weights, found.family->name_maps);
   if (!request.arguments.contains("num_classes") && !arguments.contains("num_classes") && !weights.source().is_open()) {
     // A fine-tuned checkpoint: as many classes as its head has rows.
     const auto head = (weights / found.family->head).shape_of("weight");
@@ -167,7 +143,8 @@ std::vector<ModelEntry> list_models(std::string_view pattern) {
   const bool tagged = pattern.find('.') != std::string_view::npos;
   for (const Family* family : detail::families())
     for (const Variant& variant : tagged ? family->pretrained : family->variants)
-      if (matches(pattern, variant.name)) entries.push_back({std::string(variant.name), std::string(family->name)});
+      if (detail::matches_pattern(pattern, variant.name))
+        entries.push_back({std::string(variant.name), std::string(family->name)});
   return entries;
 }
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/attention2d/attention.h>
+#include <vitrine/backbones/attention_arguments.h>
 #include <vitrine/backbones/family.h>
 #include <vitrine/layers/error.h>
 
@@ -370,49 +371,6 @@ namespace detail {
 
 namespace {
 
-// Options of the mechanism, which are arguments like the others.
-void read_attention_options(ArgumentReader& reader, const Mechanism& mechanism, MixerValues& values) {
-  for (const MixerOption& option : mechanism.options) {
-    if (!reader.has(option.name)) {
-      reader.ignore({option.name});
-      continue;
-    }
-    std::array<double, 2>& value = values[std::string(option.name)];
-    switch (option.kind) {
-      case MixerOptionKind::integer: {
-        std::int64_t one = 0;
-        reader.get(option.name, one);
-        value.fill(static_cast<double>(one));
-        break;
-      }
-      case MixerOptionKind::pair: {
-        std::array<std::int64_t, 2> two{};
-        reader.get(option.name, two);
-        value = {static_cast<double>(two[0]), static_cast<double>(two[1])};
-        break;
-      }
-      case MixerOptionKind::number: {
-        double one = 0;
-        reader.get(option.name, one);
-        value.fill(one);
-        break;
-      }
-      case MixerOptionKind::boolean: {
-        bool one = false;
-        reader.get(option.name, one);
-        value.fill(one ? 1.0 : 0.0);
-        break;
-      }
-      case MixerOptionKind::choice: {
-        std::string one;
-        reader.get(option.name, one);
-        value.fill(static_cast<double>(parse_choice("attention", option.name, one, option.choices)));
-        break;
-      }
-    }
-  }
-}
-
 // Mechanisms that know maps only: no class token, no registers, the patches' mean. What the variant's row says of these is
 // not asked for by the user, who may say otherwise.
 void prefer_maps(const Variant& variant, const Arguments& arguments, VitConfig& c, std::string& global_pool) {
@@ -435,14 +393,10 @@ std::unique_ptr<Backbone> build_vit(const Variant& variant, const Weights& w, co
   VitConfig c;
   c.name = variant.name;
   std::string global_pool = "token", pos_embed = "learn", norm_layer = "layernorm", embed_norm_layer, act_layer = "gelu",
-              block_fn = "Block", mlp_layer = "Mlp", attn_layer, interpolation = "timm", attention;
+              block_fn = "Block", mlp_layer = "Mlp", attn_layer, interpolation = "timm";
   double norm_eps = c.norm.eps;
   ArgumentReader reader(variant.name, arguments);
-  reader.get("attention", attention);
-  if (!attention.empty()) {
-    c.attention = &find_mechanism(attention);
-    read_attention_options(reader, *c.attention, c.attention_options);
-  }
+  c.attention = read_attention(reader, c.attention_options);
   reader.get("img_size", c.img_size)
       .get("patch_size", c.patch_size)
       .get("in_chans", c.in_chans)

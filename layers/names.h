@@ -23,4 +23,7 @@ VITRINE_API std::vector<std::string> nearest_names(std::string_view name, std::s
 // "; nearest: a, b" or "" where nothing is near.
 VITRINE_API std::string suggest_names(std::string_view name, std::span<const std::string> candidates, std::size_t count = 3);
 
+// Shell pattern: * any text, ? any one character; case counts.
+VITRINE_API bool matches_pattern(std::string_view pattern, std::string_view text);
+
 }  // namespace vitrine::detail

@@ -134,6 +134,12 @@ std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> 
   return std::make_shared<Renamed>(std::move(source), rules);
 }
 
+void rename_parameters(const Weights& w, std::span<const NameMap> maps) {
+  if (w.source().is_open() || !w.path().empty()) return;
+  for (const NameMap& map : maps)
+    if (w.has(map.marker)) return w.replace_source(stacked(renamed(w.shared_source(), map.rules)));
+}
+
 std::uint64_t checksum(const WeightSource& source) {
   if (source.is_open()) throw Error(fmt::format("checksum: {} has no list of parameters", source.describe()));
   std::uint64_t sum = 0;

@@ -50,6 +50,14 @@ struct NameRule {
 };
 VITRINE_API std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> source,
                                                         std::span<const NameRule> rules);
+// Several publishers: where a file has a parameter `marker`, `rules` turn its names into ours.
+struct NameMap {
+  std::string_view marker;
+  std::span<const NameRule> rules;
+};
+// All of w's tree reads by the first map whose marker is there, parts in brackets stacked; nothing changes where none is, or
+// where the source has any name.
+VITRINE_API void rename_parameters(const Weights& w, std::span<const NameMap> maps);
 
 // Names with a number in brackets are rows of one parameter: qkv[0].weight, qkv[1].weight and qkv[2].weight become qkv.weight.
 VITRINE_API std::shared_ptr<const WeightSource> stacked(std::shared_ptr<const WeightSource> source);
