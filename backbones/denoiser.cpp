@@ -4,10 +4,83 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/backbones/arguments.h>
+#include <vitrine/backbones/denoiser_family.h>
+#include <vitrine/backbones/dit.h>
+#include <vitrine/backbones/flux.h>
+#include <vitrine/backbones/pixart.h>
+#include <vitrine/backbones/sana.h>
+#include <vitrine/backbones/sd3.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/names.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
+namespace detail {
+
+std::span<const DenoiserFamily* const> denoiser_families() {
+  static constexpr const DenoiserFamily* kFamilies[] = {&kDitFamily, &kDitDiffusersFamily, &kFluxFamily,
+                                                        &kSd3Family, &kPixArtFamily,       &kSanaFamily};
+  return kFamilies;
+}
+
+}  // namespace detail
+
+namespace {
+
+using detail::DenoiserFamily;
+using detail::DenoiserVariant;
+
+struct Found {
+  const DenoiserFamily* family = nullptr;
+  const DenoiserVariant* variant = nullptr;
+};
+
+Found find(std::string_view name) {
+  for (const DenoiserFamily* family : detail::denoiser_families())
+    for (const auto rows : {family->variants, family->constructors})
+      for (const DenoiserVariant& variant : rows)
+        if (variant.name == name) return {family, &variant};
+  return {};
+}
+
+Arguments merge(const DenoiserVariant& variant, const Arguments& bracket, const Arguments& given) {
+  Arguments merged = detail::parse_json_arguments(variant.arguments, variant.name);
+  for (const Arguments* layer : {&bracket, &given})
+    for (const auto& [name, value] : *layer)
+      if (!name.starts_with('_')) merged[name] = value;  // _class_name, _diffusers_version, ...
+  return merged;
+}
+
+}  // namespace
+
+std::unique_ptr<Denoiser> create_denoiser(std::string_view name, const Weights& weights, const Arguments& arguments) {
+  const detail::NamedArguments request = detail::parse_named_arguments(name, "denoiser");
+  const Found found = find(request.name);
+  if (found.family == nullptr) {
+    std::vector<std::string> names = list_denoisers();
+    for (const DenoiserFamily* family : detail::denoiser_families())
+      for (const DenoiserVariant& row : family->constructors) names.emplace_back(row.name);
+    throw Error(fmt::format("unknown denoiser '{}'{}", request.name, detail::suggest_names(request.name, names, 5)));
+  }
+  rename_parameters(weights, found.family->name_maps);
+  auto denoiser = found.family->build(request.name, weights, merge(*found.variant, request.arguments, arguments));
+  weights.check(name);
+  denoiser->info_.name = name;
+  denoiser->info_.source = found.family->source;
+  denoiser->info_.parameters = weights.parameters();
+  return denoiser;
+}
+
+std::vector<std::string> list_denoisers(std::string_view pattern) {
+  std::vector<std::string> names;
+  for (const DenoiserFamily* family : detail::denoiser_families())
+    for (const DenoiserVariant& variant : family->variants)
+      if (detail::matches_pattern(pattern, variant.name)) names.emplace_back(variant.name);
+  return names;
+}
+
+bool is_denoiser(std::string_view name) { return find(name.substr(0, name.find('['))).family != nullptr; }
 
 Denoiser::~Denoiser() = default;
 

@@ -49,6 +49,18 @@ struct DenoiserInfo {
   std::int64_t parameters = 0;       // elements of all parameters that were read
 };
 
+class Denoiser;
+
+// `name` is a published variant ("DiT-XL/2", "FLUX.1-dev", also with arguments: "DiT-S/2[attention=neighborhood,kernel_size=5]")
+// or a class ("DiT", "DiTTransformer2DModel"), whose `arguments` are its constructor's, as in diffusers' config.json; they win
+// over those in brackets. All parameters are read and packed before it returns; missing, unexpected and wrongly shaped ones
+// are reported in one Error, unknown names and arguments with the nearest known ones.
+VITRINE_API std::unique_ptr<Denoiser> create_denoiser(std::string_view name, const Weights& weights,
+                                                      const Arguments& arguments = {});
+// The published variants; shell pattern: * and ?.
+VITRINE_API std::vector<std::string> list_denoisers(std::string_view pattern = "*");
+VITRINE_API bool is_denoiser(std::string_view name);  // a variant or a class, with or without arguments in brackets
+
 class VITRINE_API Denoiser {
  public:
   virtual ~Denoiser();
@@ -62,8 +74,10 @@ class VITRINE_API Denoiser {
   DType dtype() const { return dtype_; }
 
  protected:
-  DenoiserInfo info_;
+  DenoiserInfo info_;  // a family fills in all but name, source and parameters
   DType dtype_ = DType::f32;
+
+  friend std::unique_ptr<Denoiser> create_denoiser(std::string_view name, const Weights& weights, const Arguments& arguments);
 };
 
 // Classifier-free guidance in one pass, as DiT's forward_with_cfg: B latents with their conditions, then B without. The

@@ -5,6 +5,8 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <vitrine/layers/weights.h>
 #include <vitrine/pipelines/detail/verify.h>
@@ -20,6 +22,7 @@ struct GenerationKind {
 // The groups (verify_NAME.cpp).
 std::span<const GenerationKind> sampler_kinds();
 std::span<const GenerationKind> text_kinds();
+std::span<const GenerationKind> denoiser_kinds();
 
 CaseRunner generation_runner(std::string_view kind);  // null: no such kind
 
@@ -32,6 +35,7 @@ struct GenerationBounds {
   double exact;         // f32: of max |a - b| over the largest reference value; the full output's rms to 1e-4 relative
   double loose = 0.02;  // 16-bit types: relative L2 distance
   bool rows = false;    // f32: the first axis is a path of steps, each judged over max(1, its own largest value)
+  std::vector<std::pair<std::string_view, double>> own{};  // f32: other bounds, of single outputs
 };
 // Compares each of the case's outputs with the one of its name; throws Error where one is missing.
 void judge_outputs(const Json& entry, const CaseContext& context, const std::map<std::string, Tensor>& got,

@@ -1,0 +1,94 @@
+#include <vitrine/backbones/joint_attention.h>
+
+#include <utility>
+
+#include <vitrine/attention2d/attention.h>
+#include <vitrine/attention2d/clear.h>
+#include <vitrine/backbones/tokens.h>
+
+namespace vitrine::detail {
+
+std::optional<ClearConfig> read_clear(ArgumentReader& reader, std::string_view model) {
+  std::string attention = "global";
+  reader.get("attention", attention);
+  if (parse_choice(model, "attention", attention, {"global", "clear"}) == 0) return std::nullopt;
+  ClearConfig c;
+  reader.get("radius", c.radius).get("down", c.down).get("proportional", c.proportional);
+  require(c.radius > 0 && c.radius <= 1 << 20, model, "radius is out of range");
+  require(c.down > 0 && c.down <= 256, model, "down is out of range");
+  return c;
+}
+
+JointAttention::JointAttention(const Weights& w, const Config& config) : config_(config) {
+  const Config& c = config_;
+  const std::int64_t inner = c.num_heads * c.head_dim;
+  const auto norm = [&](std::string_view name) { return QkNorm(w / name, c.qk_norm, c.head_dim, c.num_heads, 1e-6, c.model); };
+  qkv_ = fused_linear(w, {"to_q", "to_k", "to_v"}, c.dim, inner, true);
+  norm_q_ = norm("norm_q");
+  norm_k_ = norm("norm_k");
+  if (c.image_out) to_out = Linear(w / "to_out.0", inner, c.dim);
+  if (c.text) {
+    added_qkv_ = fused_linear(w, {"add_q_proj", "add_k_proj", "add_v_proj"}, c.dim, inner, true);
+    norm_added_q_ = norm("norm_added_q");
+    norm_added_k_ = norm("norm_added_k");
+    if (c.text_out) to_add_out = Linear(w / "to_add_out", inner, c.dim);
+  }
+  if (c.clear && c.clear->down > 1) {
+    const std::int64_t f = c.clear->down;
+    spatial_weight_ = (w / "processor").get("spatial_weight", {1, 1, 1, f, 1, f, 1}).clone();
+  }
+}
+
+Tensor JointAttention::operator()(const Tensor& text, const Tensor& image, const JointTokens& tokens) const {
+  const Config& c = config_;
+  const std::int64_t inner = c.num_heads * c.head_dim, T = text.size(1), L = T + image.size(1);
+  Tensor qkv = Tensor::empty({image.size(0), L, 3 * inner}, image.dtype(), image.device());
+  Tensor of_text = qkv.slice(1, 0, T), of_image = qkv.slice(1, T, L);
+  added_qkv_.write_to(of_text, text);
+  qkv_.write_to(of_image, image);
+  const auto norm = [&](const QkNorm& by, Tensor& part, std::int64_t begin) {
+    Tensor heads = part.slice(2, begin, begin + inner).unflatten(2, {c.num_heads, c.head_dim});
+    by(heads);
+  };
+  norm(norm_added_q_, of_text, 0);
+  norm(norm_added_k_, of_text, inner);
+  norm(norm_q_, of_image, 0);
+  norm(norm_k_, of_image, inner);
+  return attend(qkv, tokens);
+}
+
+Tensor JointAttention::operator()(const Tensor& x, const JointTokens& tokens) const {
+  const Config& c = config_;
+  Tensor qkv = qkv_(x);
+  const Tensor heads = qkv.unflatten(2, {3, c.num_heads, c.head_dim});
+  Tensor q = heads.select(2, 0), k = heads.select(2, 1);
+  norm_q_(q);
+  norm_k_(k);
+  return attend(qkv, tokens);
+}
+
+Tensor JointAttention::attend(Tensor& qkv, const JointTokens& tokens) const {
+  const Config& c = config_;
+  const Tensor heads = qkv.unflatten(2, {3, c.num_heads, c.head_dim});  // [B, L, 3, heads, D]
+  Tensor q = heads.select(2, 0), k = heads.select(2, 1);
+  const Tensor v = heads.select(2, 2);
+  if (tokens.sin.defined()) {
+    rotary_(q, tokens.sin, tokens.cos, RotaryLayout::pairs);
+    rotary_(k, tokens.sin, tokens.cos, RotaryLayout::pairs);
+  }
+  if (c.clear) {
+    ClearOptions options;
+    options.height = tokens.height;
+    options.width = tokens.width;
+    options.text_length = tokens.text;
+    options.radius = c.clear->radius;
+    options.down_factor = c.clear->down > 1 ? c.clear->down : 0;
+    options.spatial_weight = spatial_weight_;
+    options.proportional = c.clear->proportional;
+    return clear_attention(q, k, v, options).flatten(2, 3);
+  }
+  if (c.text && !c.text_out) q = q.slice(1, tokens.text, q.size(1));
+  return attention(q, k, v).flatten(2, 3);
+}
+
+}  // namespace vitrine::detail

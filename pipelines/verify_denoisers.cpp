@@ -1,0 +1,184 @@
+// Reference cases of diffusion transformers: built as the original's class with the case's arguments, and called once.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/routing_trace.h>
+#include <vitrine/backbones/denoiser.h>
+#include <vitrine/backbones/denoiser_layers.h>
+#include <vitrine/backbones/flux.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/ops.h>
+#include <vitrine/pipelines/detail/verify_generation.h>
+
+namespace vitrine::detail {
+namespace {
+
+// Of GENERATION.md: f32 six times what f32 is from f64; 16-bit types what PyTorch's bf16 is from f32, and somewhat more.
+const GenerationBounds kDitBounds{.exact = 1e-5, .loose = 0.015, .own = {{"t_freq", 6e-5}}};
+
+const GenerationBounds kFluxBounds{.exact = 5e-6, .loose = 0.015}, kTextBounds{.exact = 5e-6, .loose = 0.015};
+
+// The network of the case, its parameters counted; `arguments` beside its own.
+std::unique_ptr<Denoiser> build(std::string_view class_name, const Json& entry, const CaseContext& context,
+                                Arguments arguments = {}) {
+  for (const auto& [name, value] : entry.at("config").at("model").items()) arguments[name] = value.dump();
+  auto denoiser = create_denoiser(class_name, case_weights(entry.at("parameters"), context), arguments);
+  if (const auto expected = entry.at("n_parameters").get<std::int64_t>(); denoiser->info().parameters != expected)
+    throw Error(fmt::format("{} has {} parameters, expected {}", class_name, denoiser->info().parameters, expected));
+  return denoiser;
+}
+
+// An input under this name; undefined where the case has none.
+Tensor input(const Json& entry, const char* name) {
+  const Json& inputs = entry.at("inputs");
+  return inputs.contains(name) ? case_input(inputs.at(name)) : Tensor();
+}
+Tensor timesteps(const Json& entry, const char* name) { return input(entry, name).to(DType::f32); }
+
+void run_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  const Json& config = entry.at("config");
+  check_members(config, {"model", "cfg_scale", "intermediate", "fill_pos_embed"}, "entry of config");
+  const auto dit = build("DiT", entry, context);
+  const Tensor latents = nchw_to_nhwc(input(entry, "x")), times = timesteps(entry, "t");
+  const Conditioning conditioning{.labels = input(entry, "y")};
+  std::map<std::string, Tensor> got{{"t_freq", timestep_frequencies(times, TimestepEmbedder::kFrequencies, 128)}};
+  constexpr std::pair<std::string_view, const char*> kPaths[] = {
+      {"pos_embed", "pos_embed"}, {"t_embedder", "t_emb"}, {"x_embedder", "tokens"}, {"blocks.0", "block0"}};
+  const Observer observer = [&](std::string_view path, const Tensor& output) {
+    for (const auto& [name, key] : kPaths)
+      if (path == name) got[key] = output.clone();
+  };
+  got["out"] = nhwc_to_nchw(config.contains("cfg_scale")
+                                ? forward_with_cfg(*dit, latents, times, conditioning, config["cfg_scale"].get<float>())
+                                : dit->forward(latents, times, conditioning, observer));
+  GenerationBounds bounds = kDitBounds;
+  if (config.value("fill_pos_embed", false)) bounds.exact = 3e-6;  // made to show the norms' eps
+  if (const double s = config.value("cfg_scale", 0.0); s > 1) bounds.loose *= std::hypot(s, s - 1);  // u + s (c - u) of errors
+  judge_outputs(entry, context, got, bounds, row);
+}
+
+// A 16-bit pass chooses other heads where rounding is larger than the margin: it is compared under the f32 pass's choices.
+void run_moh_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  check_members(entry.at("config"), {"model"}, "entry of config");
+  const auto forward = [&](const CaseContext& in) {
+    return build("DiT", entry, in)
+        ->forward(nchw_to_nhwc(input(entry, "x")), timesteps(entry, "t"), {.labels = input(entry, "y")});
+  };
+  RoutingTrace trace;
+  Tensor out;
+  {
+    const RoutingScope scope(trace, RoutingScope::record);
+    CaseContext exact = context;
+    exact.dtype = DType::f32;
+    out = forward(exact);
+  }
+  if (context.dtype != DType::f32) {
+    const RoutingScope scope(trace, RoutingScope::repeat);
+    out = forward(context);
+    if (trace.overridden > 0)
+      row.note = fmt::format("compared with the choices of the f32 run: {} of {} differ in {}", trace.overridden, trace.choosers,
+                             name_of(context.dtype));
+  }
+  judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kDitBounds, row);
+}
+
+void run_dit_diffusers(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  check_members(entry.at("config"), {"model"}, "entry of config");
+  const auto dit = build("DiTTransformer2DModel", entry, context);
+  const Tensor out = dit->forward(nchw_to_nhwc(input(entry, "hidden_states")), timesteps(entry, "timestep"),
+                                  {.labels = input(entry, "class_labels")});
+  judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kDitBounds, row);
+}
+
+// CLEAR's settings of a case as arguments of ours; height, width and text_length follow from the inputs, and are checked.
+Arguments clear_arguments(const Json& clear, const Tensor& tokens, const Tensor& text) {
+  check_members(clear, {"height", "width", "text_length", "window_size", "down_factor", "proportional"}, "member of clear");
+  if (clear.at("height").get<std::int64_t>() * clear.at("width").get<std::int64_t>() != tokens.size(1) ||
+      clear.at("text_length").get<std::int64_t>() != text.size(1))
+    throw Error(
+        fmt::format("clear is {}, the inputs have {} image and {} text tokens", clear.dump(), tokens.size(1), text.size(1)));
+  return {{"attention", "\"clear\""},
+          {"radius", clear.at("window_size").dump()},
+          {"down", clear.at("down_factor").dump()},
+          {"proportional", clear.value("proportional", false) ? "true" : "false"}};
+}
+
+// Height and width of the tokens: one more than the largest ids of the last two axes.
+std::array<std::int64_t, 2> grid_of(const Tensor& image_ids) {
+  std::array<std::int64_t, 2> grid{};
+  const std::int64_t axes = image_ids.size(1);
+  if (axes < 2) return {1, image_ids.size(0)};
+  for (std::int64_t i = 0; i < image_ids.size(0); ++i)
+    for (std::int64_t axis = 0; axis < 2; ++axis) {
+      auto& size = grid[static_cast<std::size_t>(axis)];
+      size = std::max(size, static_cast<std::int64_t>(image_ids.data<float>()[i * axes + axes - 2 + axis]) + 1);
+    }
+  return grid;
+}
+
+void run_flux(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  const Json& config = entry.at("config");
+  check_members(config, {"model", "clear"}, "entry of config");
+  const Tensor tokens = input(entry, "hidden_states"), text = input(entry, "encoder_hidden_states"),
+               image_ids = input(entry, "img_ids").to(DType::f32), text_ids = input(entry, "txt_ids").to(DType::f32);
+  std::array<std::int64_t, 2> grid = grid_of(image_ids);
+  Arguments more;
+  if (config.contains("clear")) {
+    more = clear_arguments(config["clear"], tokens, text);
+    grid = {config["clear"]["height"].get<std::int64_t>(), config["clear"]["width"].get<std::int64_t>()};
+  } else if (grid[0] * grid[1] != tokens.size(1)) {
+    grid = {1, tokens.size(1)};  // no grid; global attention asks for none
+  }
+  const auto denoiser = build("FluxTransformer2DModel", entry, context, more);
+  const Tensor out = dynamic_cast<const Flux&>(*denoiser).forward_tokens(
+      tokens, grid, text_ids, image_ids, timesteps(entry, "timestep"),
+      {.text = text, .pooled = input(entry, "pooled_projections"), .guidance = input(entry, "guidance")});
+  judge_outputs(entry, context, {{"out", out}}, kFluxBounds, row);
+}
+
+// Networks that take maps and texts under diffusers' names.
+void run_text_to_image(std::string_view class_name, const Json& entry, const CaseContext& context, const GenerationBounds& bounds,
+                       VerifyRow& row) {
+  check_members(entry.at("config"), {"model"}, "entry of config");
+  check_members(entry.at("inputs"),
+                {"hidden_states", "encoder_hidden_states", "encoder_attention_mask", "pooled_projections", "timestep", "guidance",
+                 "resolution", "aspect_ratio"},
+                "input");
+  const auto denoiser = build(class_name, entry, context);
+  std::map<std::string, Tensor> got;
+  const Observer observer = [&](std::string_view path, const Tensor& output) {
+    if (path == "pos_embed.pos_embed") got["pos_embed"] = output.clone();
+  };
+  const Conditioning conditioning{.text = input(entry, "encoder_hidden_states"),
+                                  .text_mask = input(entry, "encoder_attention_mask"),
+                                  .pooled = input(entry, "pooled_projections"),
+                                  .guidance = input(entry, "guidance"),
+                                  .resolution = input(entry, "resolution"),
+                                  .aspect_ratio = input(entry, "aspect_ratio")};
+  got["out"] = nhwc_to_nchw(
+      denoiser->forward(nchw_to_nhwc(input(entry, "hidden_states")), timesteps(entry, "timestep"), conditioning, observer));
+  judge_outputs(entry, context, got, bounds, row);
+}
+
+void run_sd3(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  run_text_to_image("SD3Transformer2DModel", entry, context, kTextBounds, row);
+}
+void run_pixart(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  run_text_to_image("PixArtTransformer2DModel", entry, context, kTextBounds, row);
+}
+void run_sana(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  run_text_to_image("SanaTransformer2DModel", entry, context, kTextBounds, row);
+}
+
+constexpr GenerationKind kKinds[] = {{"dit", run_dit},   {"moh_dit", run_moh_dit}, {"dit_diffusers", run_dit_diffusers},
+                                     {"flux", run_flux}, {"sd3", run_sd3},         {"pixart", run_pixart},
+                                     {"sana", run_sana}};
+
+}  // namespace
+
+std::span<const GenerationKind> denoiser_kinds() { return kKinds; }
+
+}  // namespace vitrine::detail
