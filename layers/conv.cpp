@@ -55,14 +55,14 @@ void fold_batch_norm(Tensor& weight, Tensor& bias, const Weights& bn, double eps
   weight = std::move(w);
 }
 
-BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
-                std::int64_t kernel_w, Conv2dOptions o, const Weights* bn) {
+// The geometry, checked.
+BuiltConv checked(bool transposed, std::string where, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
+                  std::int64_t kernel_w, Conv2dOptions o) {
   BuiltConv built;
-  built.where = w.path();
+  built.where = std::move(where);
   const auto fail = [&](const std::string& what) {
     throw Error(fmt::format("{} {}: {}", name_of_kind(transposed), built.where, what));
   };
-  if (w.device().type != DeviceType::cpu) fail("this build has no CUDA backend");
   if (o.pad_end_h < 0) o.pad_end_h = o.pad_h;
   if (o.pad_end_w < 0) o.pad_end_w = o.pad_w;
   if (in < 1 || out < 1 || kernel_h < 1 || kernel_w < 1)
@@ -72,19 +72,46 @@ BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t
   if (o.stride_h < 1 || o.stride_w < 1 || o.dilation_h < 1 || o.dilation_w < 1 || o.pad_h < 0 || o.pad_w < 0)
     fail("strides and dilations are at least 1, paddings at least 0");
   if (!transposed && (o.output_pad_h != 0 || o.output_pad_w != 0)) fail("output_pad is for transposed convolutions");
-
   built.shape = {transposed, in, out, kernel_h, kernel_w, o};
-  const Shape stored = transposed ? Shape{in, out / o.groups, kernel_h, kernel_w} : Shape{out, in / o.groups, kernel_h, kernel_w};
-  Tensor weight = w.get("weight", stored);
-  Tensor bias = o.bias ? w.get("bias", {out}).clone() : Tensor();
-  if (bn && o.bn_eps > 0) fold_batch_norm(weight, bias, *bn, o.bn_eps, built.shape);
+  return built;
+}
+
+void pack(BuiltConv& built, const Tensor& weight, const Tensor& bias, DType dtype) {
+  const auto& [transposed, in, out, kernel_h, kernel_w, o] = built.shape;
   const bool pointwise = !transposed && kernel_h == 1 && kernel_w == 1 && o.stride_h == 1 && o.stride_w == 1 && o.groups == 1 &&
                          o.pad_h == 0 && o.pad_w == 0 && o.pad_end_h == 0 && o.pad_end_w == 0;
   if (pointwise)
-    built.pointwise = Linear(weight.view({out, in}), bias, w.dtype(), w.device());
+    built.pointwise = Linear(weight.view({out, in}), bias, dtype);
   else
-    built.packed = cpu::pack_conv(built.shape, weight, bias, w.dtype());
+    built.packed = cpu::pack_conv(built.shape, weight, bias, dtype);
+}
+
+BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
+                std::int64_t kernel_w, const Conv2dOptions& options, const Weights* bn) {
+  if (w.device().type != DeviceType::cpu)
+    throw Error(fmt::format("{} {}: this build has no CUDA backend", name_of_kind(transposed), w.path()));
+  BuiltConv built = checked(transposed, w.path(), in, out, kernel_h, kernel_w, options);
+  const std::int64_t groups = options.groups;
+  const Shape stored = transposed ? Shape{in, out / groups, kernel_h, kernel_w} : Shape{out, in / groups, kernel_h, kernel_w};
+  Tensor weight = w.get("weight", stored);
+  Tensor bias = options.bias ? w.get("bias", {out}).clone() : Tensor();
+  if (bn && options.bn_eps > 0) fold_batch_norm(weight, bias, *bn, options.bn_eps, built.shape);
+  pack(built, weight, bias, w.dtype());
   w.release("weight");
+  return built;
+}
+
+BuiltConv build_transposed(const Tensor& weight, const Tensor& bias, DType dtype, const Conv2dOptions& options,
+                           std::string where) {
+  if (weight.rank() != 4 || weight.dtype() != DType::f32)
+    throw Error(fmt::format("conv_transpose2d {}: weight is {} {}, expected f32 [in, out / groups, kernel_h, kernel_w]", where,
+                            name_of(weight.dtype()), weight.shape().to_string()));
+  const std::int64_t out = weight.size(1) * options.groups;
+  if (bias.defined() && (bias.dtype() != DType::f32 || bias.shape() != Shape{out}))
+    throw Error(fmt::format("conv_transpose2d {}: bias is {} {}, expected f32 [{}]", where, name_of(bias.dtype()),
+                            bias.shape().to_string(), out));
+  BuiltConv built = checked(true, std::move(where), weight.size(0), out, weight.size(2), weight.size(3), options);
+  pack(built, weight.contiguous(), bias.defined() ? bias.clone() : bias, dtype);
   return built;
 }
 
@@ -180,6 +207,10 @@ void Conv2d::add_to(Tensor& y, const Tensor& x) const {
 ConvTranspose2d::ConvTranspose2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
                                  std::int64_t kernel_w, const Conv2dOptions& options, const Weights* bn)
     : impl_(std::make_shared<const Impl>(Impl{build(true, w, in, out, kernel_h, kernel_w, options, bn)})) {}
+
+ConvTranspose2d::ConvTranspose2d(const Tensor& weight, const Tensor& bias, DType dtype, const Conv2dOptions& options,
+                                 std::string where)
+    : impl_(std::make_shared<const Impl>(Impl{build_transposed(weight, bias, dtype, options, std::move(where))})) {}
 
 Tensor ConvTranspose2d::operator()(const Tensor& x, Activation activation) const {
   if (!impl_) throw Error("conv_transpose2d: an empty layer was called");

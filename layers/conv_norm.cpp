@@ -19,10 +19,11 @@ ConvNorm::ConvNorm(const Weights& conv_weights, const Weights& norm, std::int64_
 
 Tensor ConvNorm::operator()(const Tensor& x, Epilogue epilogue) const {
   if (kind.groups == 0) return conv(x, std::move(epilogue));
-  Tensor y = group_norm(conv(x), kind.groups, weight, bias, kind.eps);
-  if (!epilogue.activate_sum && epilogue.activation != Activation::none) activate_(y, epilogue.activation);
+  const bool sum_first = epilogue.activate_sum && epilogue.residual.defined();
+  Tensor y = group_norm(conv(x), kind.groups, weight, bias, kind.eps,
+                        {.activation = sum_first ? Activation::none : epilogue.activation});
   if (epilogue.residual.defined()) add_(y, epilogue.residual);
-  if (epilogue.activate_sum && epilogue.activation != Activation::none) activate_(y, epilogue.activation);
+  if (sum_first && epilogue.activation != Activation::none) activate_(y, epilogue.activation);
   return y;
 }
 

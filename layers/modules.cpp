@@ -10,6 +10,13 @@ namespace vitrine {
 LayerNorm::LayerNorm(const Weights& w, std::int64_t dim, double eps)
     : weight(w.get("weight", {dim})), bias(w.get("bias", {dim})), eps(eps) {}
 
+GroupNorm::GroupNorm(const Weights& w, std::int64_t dim, std::int64_t groups, double eps) : groups(groups), eps(eps) {
+  if (groups < 1 || dim % groups != 0)
+    throw Error(fmt::format("group_norm {}: {} groups do not divide {} channels", w.path(), groups, dim));
+  weight = w.get("weight", {dim});
+  bias = w.get("bias", {dim});
+}
+
 BatchNorm::BatchNorm(const Weights& w, std::int64_t dim, double eps)
     : scale(w.get("weight", {dim}).clone()), shift(w.get("bias", {dim}).clone()) {
   if (w.has("num_batches_tracked")) w.ignore("num_batches_tracked");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
@@ -31,6 +32,20 @@ struct VITRINE_API BatchNorm {
   bool defined() const { return scale.defined(); }
 
   Tensor scale, shift;  // f32 [dim]
+};
+
+// Statistics over dim / groups channels and all positions of an image.
+struct VITRINE_API GroupNorm {
+  GroupNorm() = default;
+  GroupNorm(const Weights& w, std::int64_t dim, std::int64_t groups, double eps);  // w.weight, w.bias [dim]
+  Tensor operator()(Tensor x, const GroupNormOptions& options = {}) const {
+    return group_norm(std::move(x), groups, weight, bias, eps, options);
+  }
+  bool defined() const { return weight.defined(); }
+
+  Tensor weight, bias;  // f32
+  std::int64_t groups = 1;
+  double eps = 1e-5;
 };
 
 // fc1, activation, fc2: [..., C] -> [..., C]. `fc2_options.scale` folds a layer scale in.

@@ -55,8 +55,15 @@ VITRINE_API void rms_norm_(Tensor& x, const Tensor& weight, double eps);
 VITRINE_API void l2_normalize_(Tensor& x, double eps = 1e-12);
 // x / sqrt(var + eps) * weight with the variance about the mean, of which there are C - 1 degrees of freedom (timm's SimpleNorm)
 VITRINE_API Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps);
-// x [B, ..., C]: statistics of each image over C / groups channels and all positions.
-VITRINE_API Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps);
+// x [B, ..., C]: statistics of each image over C / groups channels and all positions; then, if given, a modulation by image
+// and channel (diffusion), then the activation. In x's memory where nobody else holds it: a result is passed on, or moved.
+struct GroupNormOptions {
+  Activation activation = Activation::none;
+  Tensor add{};             // [B, C]: added to x before the statistics
+  Tensor scale{}, shift{};  // [B, C]: the normalized result times (1 + scale) plus shift
+};
+VITRINE_API Tensor group_norm(Tensor x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps,
+                              const GroupNormOptions& options = {});
 // x [B, ..., C]: x + bias + weight x n with n the norm of each channel over the positions, divided by the channels' mean of these
 // norms + eps (ConvNeXt V2). weight and bias f32 [C].
 VITRINE_API Tensor global_response_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps = 1e-6);

@@ -37,11 +37,12 @@ void for_row_runs(const Tensor& x, Tensor& y, const Run& run) {
   });
 }
 
-// Per-image vectors of adaLN: f32 [B, C], contiguous.
-Tensor modulation(std::string_view name, const Tensor& t, std::int64_t B, std::int64_t C) {
-  check_floating("layer_norm", t);
+// Per-image vectors, as adaLN has them: f32 [B, C], contiguous; zeros where there is none.
+Tensor modulation(std::string_view op, std::string_view name, const Tensor& t, std::int64_t B, std::int64_t C) {
+  if (!t.defined()) return Tensor::zeros({B, C});
+  check_floating(op, t);
   if (t.shape() != Shape{B, C})
-    throw Error(fmt::format("layer_norm: {} is {}, expected [{}, {}]", name, t.shape().to_string(), B, C));
+    throw Error(fmt::format("{}: {} is {}, expected [{}, {}]", op, name, t.shape().to_string(), B, C));
   return t.to(DType::f32).contiguous();
 }
 
@@ -71,10 +72,53 @@ std::vector<double> column_sums(const Tensor& x, const float* center) {
   return total;
 }
 
-// y = x gain + offset for x [B, P, C], contiguous, with gain and offset [B, C].
-void affine_by_image(const Tensor& x, Tensor& y, const std::vector<float>& gain, const std::vector<float>& offset) {
+// x [B, P, C], contiguous: by image and channel the mean over P, and the sum of the squares about it, as [B, C]. Reads x
+// once: blocks of rows, whose size is the shape's alone, are summed in f32 about a mean of their own and put together in f64.
+struct Moments {
+  std::vector<double> mean, squares;
+};
+Moments column_moments(const Tensor& x) {
   const std::int64_t B = x.size(0), P = x.size(1), C = x.size(2);
-  const auto kernel = norm_kernels(cpu::isa()).column_affine[index_of(x.dtype())];
+  constexpr std::int64_t kRows = 128, kColumns = 256;
+  const std::int64_t blocks = (P + kRows - 1) / kRows, strips = (C + kColumns - 1) / kColumns;
+  Tensor means = Tensor::empty({B, blocks, C}), squares = Tensor::empty({B, blocks, C});
+  const auto kernel = norm_kernels(cpu::isa()).column_moments[index_of(x.dtype())];
+  const std::int64_t bytes = bytes_of(x);
+  const auto* source = static_cast<const std::byte*>(x.raw());
+  float *mean = means.data<float>(), *square = squares.data<float>();
+  const std::int64_t grain = std::max<std::int64_t>(1, cpu::kGrain / (std::min(kRows, P) * std::min(kColumns, C)));
+  cpu::parallel_for(B * blocks * strips, grain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t block = i / strips, c = i % strips * kColumns, p = block % blocks * kRows;
+      kernel(source + ((block / blocks * P + p) * C + c) * bytes, std::min(kRows, P - p), std::min(kColumns, C - c), C * bytes,
+             mean + block * C + c, square + block * C + c);
+    }
+  });
+  Moments m{std::vector<double>(static_cast<std::size_t>(B * C)), std::vector<double>(static_cast<std::size_t>(B * C))};
+  cpu::parallel_for(B * C, std::max<std::int64_t>(1, cpu::kGrain / blocks), [&](std::int64_t begin, std::int64_t end) {
+    while (begin < end) {  // one image at a time: block by block, so that memory is read in order
+      const std::int64_t b = begin / C, c0 = begin % C, count = std::min(end - begin, C - c0);
+      double *total = m.mean.data() + begin, *about = m.squares.data() + begin;
+      const float *of_mean = mean + b * blocks * C + c0, *of_square = square + b * blocks * C + c0;
+      const auto rows_of = [&](std::int64_t i) { return static_cast<double>(std::min(kRows, P - i * kRows)); };
+      for (std::int64_t i = 0; i < blocks; ++i)
+        for (std::int64_t c = 0; c < count; ++c) total[c] += rows_of(i) / static_cast<double>(P) * of_mean[i * C + c];
+      for (std::int64_t i = 0; i < blocks; ++i)
+        for (std::int64_t c = 0; c < count; ++c) {
+          const double d = of_mean[i * C + c] - total[c];
+          about[c] += of_square[i * C + c] + rows_of(i) * d * d;
+        }
+      begin += count;
+    }
+  });
+  return m;
+}
+
+// y = act(x gain + offset) for x [B, P, C], contiguous, with gain and offset [B, C].
+void affine_by_image(const Tensor& x, Tensor& y, const std::vector<float>& gain, const std::vector<float>& offset,
+                     Activation activation = Activation::none) {
+  const std::int64_t B = x.size(0), P = x.size(1), C = x.size(2);
+  const auto kernel = norm_kernels(cpu::isa()).column_affine[index_of(x.dtype())][static_cast<int>(activation)];
   const std::int64_t row = C * bytes_of(x);
   const auto* source = static_cast<const std::byte*>(x.raw());
   auto* target = static_cast<std::byte*>(y.raw());
@@ -120,8 +164,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   // (n w + b) (1 + s) + t = n (w (1 + s)) + (b (1 + s) + t): one gain and one offset an image
   if (x.rank() < 2) throw Error(fmt::format("layer_norm: with scale or shift x is [B, ..., C], got {}", x.shape().to_string()));
   const std::int64_t B = x.size(0);
-  const Tensor s = scale.defined() ? modulation("scale", scale, B, C) : Tensor::zeros({B, C});
-  const Tensor t = shift.defined() ? modulation("shift", shift, B, C) : Tensor::zeros({B, C});
+  const Tensor s = modulation("layer_norm", "scale", scale, B, C), t = modulation("layer_norm", "shift", shift, B, C);
   Tensor gains = Tensor::empty({B, C}), offsets = Tensor::empty({B, C});
   const float *w = data_or_null(weight), *b = data_or_null(bias);
   for (std::int64_t i = 0; i < B * C; ++i) {
@@ -167,7 +210,8 @@ Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps) {
   return y;
 }
 
-Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+Tensor group_norm(Tensor x, std::int64_t groups, const Tensor& weight, const Tensor& bias, double eps,
+                  const GroupNormOptions& options) {
   const std::int64_t C = channels_of("group_norm", x);
   if (x.rank() < 2 || groups <= 0 || C % groups != 0)
     throw Error(fmt::format("group_norm: {} groups of a tensor {}, expected [B, ..., C] with C a multiple of the groups", groups,
@@ -175,31 +219,38 @@ Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight, co
   check_channels("group_norm", "weight", weight, C);
   check_channels("group_norm", "bias", bias, C);
   const std::int64_t B = x.size(0), width = C / groups;
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  if (x.numel() == 0) return y;
+  const Tensor added = modulation("group_norm", "add", options.add, B, C);
+  const Tensor scale = modulation("group_norm", "scale", options.scale, B, C);
+  const Tensor shift = modulation("group_norm", "shift", options.shift, B, C);
+  if (x.numel() == 0) return x;
+  Tensor y = x.is_unique() && x.is_contiguous() ? x : Tensor::empty(x.shape(), x.dtype(), x.device());
   const std::int64_t P = x.numel() / B / C;
-  const double count = static_cast<double>(P * width);
+  const auto positions = static_cast<double>(P), count = static_cast<double>(P * width);
   const Tensor rows = x.contiguous().view({B, P, C});
 
-  // The mean of each group, then the variance about it, then one gain and one offset a channel.
-  const auto over_groups = [&](const std::vector<double>& sums, auto set) {
-    for (std::int64_t g = 0; g < B * groups; ++g) {
-      double total = 0;
-      for (std::int64_t c = g * width; c < (g + 1) * width; ++c) total += sums[static_cast<std::size_t>(c)];
-      for (std::int64_t c = g * width; c < (g + 1) * width; ++c) set(c, total / count);
-    }
-  };
-  std::vector<float> center(static_cast<std::size_t>(B * C)), gain(center.size()), offset(center.size());
-  over_groups(column_sums(rows, nullptr),
-              [&](std::int64_t c, double value) { center[static_cast<std::size_t>(c)] = static_cast<float>(value); });
+  // From each channel's moments those of its group; then one gain and one offset a channel: what is added to a channel moves
+  // its mean only.
+  const Moments moments = column_moments(rows);
+  std::vector<float> gain(static_cast<std::size_t>(B * C)), offset(gain.size());
   const float *w = data_or_null(weight), *b = data_or_null(bias);
-  over_groups(column_sums(rows, center.data()), [&](std::int64_t c, double variance) {
-    const auto i = static_cast<std::size_t>(c);
-    const double factor = (w ? w[c % C] : 1.0f) / std::sqrt(variance + eps);
-    gain[i] = static_cast<float>(factor);
-    offset[i] = static_cast<float>((b ? b[c % C] : 0.0f) - center[i] * factor);
-  });
-  affine_by_image(rows, y, gain, offset);
+  const float *add = added.data<float>(), *s = scale.data<float>(), *t = shift.data<float>();
+  for (std::int64_t first = 0; first < B * C; first += width) {
+    const auto center = [&](std::int64_t c) { return moments.mean[static_cast<std::size_t>(c)] + static_cast<double>(add[c]); };
+    double mean = 0, squares = 0;
+    for (std::int64_t c = first; c < first + width; ++c) mean += center(c) / static_cast<double>(width);
+    for (std::int64_t c = first; c < first + width; ++c) {
+      const double d = center(c) - mean;
+      squares += moments.squares[static_cast<std::size_t>(c)] + positions * d * d;
+    }
+    const double factor = 1.0 / std::sqrt(squares / count + eps);
+    for (std::int64_t c = first; c < first + width; ++c) {
+      const double of_weight = w ? w[c % C] : 1.0f, of_bias = b ? b[c % C] : 0.0f, modulated = 1.0 + s[c];
+      gain[static_cast<std::size_t>(c)] = static_cast<float>(factor * of_weight * modulated);
+      offset[static_cast<std::size_t>(c)] =
+          static_cast<float>(((add[c] - mean) * factor * of_weight + of_bias) * modulated + static_cast<double>(t[c]));
+    }
+  }
+  affine_by_image(rows, y, gain, offset, options.activation);
   return y;
 }
 

@@ -2,6 +2,8 @@
 // lets NaN pass.
 #pragma once
 
+#include <vitrine/layers/activation.h>
+#include <vitrine/layers/cpu/elementwise.h>
 #include <vitrine/layers/cpu/simd.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
@@ -111,5 +113,14 @@ struct HardSwish {
 struct LeakyRelu {
   static Vf apply(Vf x) { return select_less(x, zero(), mul(x, set1(0.01f)), x); }
 };
+
+// A row of a table: kernel<T, activation> in the order of Activation.
+#define VITRINE_ACTIVATIONS(kernel, T)                                                                             \
+  {                                                                                                                \
+    kernel<T, None>, kernel<T, Relu>, kernel<T, Gelu>, kernel<T, GeluTanh>, kernel<T, QuickGelu>, kernel<T, Silu>, \
+        kernel<T, Sigmoid>, kernel<T, Tanh>, kernel<T, HardSwish>, kernel<T, LeakyRelu>                            \
+  }
+static_assert(static_cast<int>(Activation::gelu) == 2 && static_cast<int>(Activation::silu) == 5 &&
+              static_cast<int>(Activation::leaky_relu) == kActivations - 1);
 
 }  // namespace vitrine::cpu::VITRINE_TARGET

@@ -3,6 +3,7 @@
 // ViTs) is large. Sums run in four vectors: they hide the latency of the addition and round less than one.
 #include <vitrine/layers/cpu/norm.h>
 
+#include <vitrine/layers/cpu/activations.h>
 #include <vitrine/layers/cpu/vectors.h>
 
 namespace vitrine::cpu::VITRINE_TARGET {
@@ -142,13 +143,45 @@ void column_sums(const void* x, i64 rows, i64 columns, i64 x_row, const float* c
   });
 }
 
+// kVectors whole vectors of columns at a time: the second pass over the rows finds them in the first-level cache.
+template <typename T, int kVectors>
+inline void moments_of(const T* from, i64 rows, i64 x_row, int lanes, float* mean, float* squares) {
+  Vf sum[kVectors], square[kVectors];
+  for (int v = 0; v < kVectors; ++v) sum[v] = square[v] = zero();
+  for (i64 r = 0; r < rows; ++r)
+    for (int v = 0; v < kVectors; ++v) sum[v] = add(sum[v], load_lanes(at<T>(from + v * Vf::kLanes, r * x_row), lanes));
+  const Vf share = set1(1.0f / static_cast<float>(rows));
+  for (int v = 0; v < kVectors; ++v) sum[v] = mul(sum[v], share);
+  for (i64 r = 0; r < rows; ++r)
+    for (int v = 0; v < kVectors; ++v) {
+      const Vf d = sub(load_lanes(at<T>(from + v * Vf::kLanes, r * x_row), lanes), sum[v]);
+      square[v] = fma(d, d, square[v]);
+    }
+  for (int v = 0; v < kVectors; ++v) {
+    store_lanes(mean + v * Vf::kLanes, sum[v], lanes);
+    store_lanes(squares + v * Vf::kLanes, square[v], lanes);
+  }
+}
+
 template <typename T>
+void column_moments(const void* x, i64 rows, i64 columns, i64 x_row, float* mean, float* squares) {
+  constexpr int kVectors = 4;
+  constexpr i64 kWide = kVectors * Vf::kLanes;
+  i64 c = 0;
+  for (; c + kWide <= columns; c += kWide)
+    moments_of<T, kVectors>(static_cast<const T*>(x) + c, rows, x_row, Vf::kLanes, mean + c, squares + c);
+  for_vectors(columns - c, [&](i64 rest, int n) {
+    moments_of<T, 1>(static_cast<const T*>(x) + c + rest, rows, x_row, n, mean + c + rest, squares + c + rest);
+  });
+}
+
+template <typename T, typename Act>
 void column_affine(const RowsArgs& args, const float* gain, const float* offset) {
   for (i64 r = 0; r < args.rows; ++r) {
     const T* from = at<T>(args.x, r * args.x_row);
     T* to = at<T>(args.y, r * args.y_row);
     for_vectors(args.columns, [&](i64 c, int n) {
-      store_lanes(to + c, fma(load_lanes(from + c, n), load_lanes(gain + c, n), load_lanes(offset + c, n)), n);
+      store_lanes(to + c, Act::apply(fma(load_lanes(from + c, n), load_lanes(gain + c, n), load_lanes(offset + c, n))), n);
     });
   }
 }
@@ -163,7 +196,9 @@ const NormKernels& norm_kernels() {
                                          {l2_normalize<float>, l2_normalize<F16>, l2_normalize<Bf16>},
                                          {softmax<float>, softmax<F16>, softmax<Bf16>},
                                          {column_sums<float>, column_sums<F16>, column_sums<Bf16>},
-                                         {column_affine<float>, column_affine<F16>, column_affine<Bf16>}};
+                                         {column_moments<float>, column_moments<F16>, column_moments<Bf16>},
+                                         {VITRINE_ACTIVATIONS(column_affine, float), VITRINE_ACTIVATIONS(column_affine, F16),
+                                          VITRINE_ACTIVATIONS(column_affine, Bf16)}};
   return kTable;
 }
 

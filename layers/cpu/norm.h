@@ -32,9 +32,13 @@ struct NormKernels {
   using ColumnSums = void (*)(const void* x, std::int64_t rows, std::int64_t columns, std::int64_t x_row, const float* center,
                               float* sums);
   ColumnSums column_sums[kFloatTypes];
-  // y = x gain + offset by column
+  // mean[c] over the rows of x[r][c], and squares[c] = sum of (x[r][c] - mean[c])^2
+  using ColumnMoments = void (*)(const void* x, std::int64_t rows, std::int64_t columns, std::int64_t x_row, float* mean,
+                                 float* squares);
+  ColumnMoments column_moments[kFloatTypes];
+  // y = act(x gain + offset) by column. [type][Activation]
   using ColumnAffine = void (*)(const RowsArgs& rows, const float* gain, const float* offset);
-  ColumnAffine column_affine[kFloatTypes];
+  ColumnAffine column_affine[kFloatTypes][kActivations];
 };
 
 VITRINE_KERNEL_TABLE(NormKernels, norm_kernels)

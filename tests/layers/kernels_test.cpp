@@ -153,7 +153,7 @@ TEST_CASE("kernels: normalizations") {
   });
 }
 
-TEST_CASE("kernels: column sums and column affine") {
+TEST_CASE("kernels: column sums, moments and affine") {
   constexpr std::int64_t kRows = 5;
   for (bool centered : {false, true})
     compare([centered](cpu::Isa isa, DType dtype, std::int64_t n, std::int64_t shift) {
@@ -162,14 +162,22 @@ TEST_CASE("kernels: column sums and column affine") {
                                                           centered ? center.floats() : nullptr, sums.floats());
       return sums;
     });
-  compare([](cpu::Isa isa, DType dtype, std::int64_t n, std::int64_t shift) {
-    const std::int64_t row = n * static_cast<std::int64_t>(size_of(dtype));
-    Row x(dtype, kRows * n, shift, 1), gain(DType::f32, n, shift, 2), offset(DType::f32, n, shift, 3),
-        y(dtype, kRows * n, shift, 4, kBehind);
-    cpu::norm_kernels(isa).column_affine[index_of(dtype)]({x.data(), y.data(), kRows, n, row, row}, gain.floats(),
-                                                          offset.floats());
-    return y;
-  });
+  for (bool squares : {false, true})
+    compare([squares](cpu::Isa isa, DType dtype, std::int64_t n, std::int64_t shift) {
+      Row x(dtype, kRows * n, shift, 1), mean(DType::f32, n, shift, 2, kBehind), about(DType::f32, n, shift, 3, kBehind);
+      cpu::norm_kernels(isa).column_moments[index_of(dtype)](x.data(), kRows, n, n * static_cast<std::int64_t>(size_of(dtype)),
+                                                             mean.floats(), about.floats());
+      return squares ? about : mean;
+    });
+  for (const auto act : {Activation::none, Activation::silu})
+    compare([act](cpu::Isa isa, DType dtype, std::int64_t n, std::int64_t shift) {
+      const std::int64_t row = n * static_cast<std::int64_t>(size_of(dtype));
+      Row x(dtype, kRows * n, shift, 1), gain(DType::f32, n, shift, 2), offset(DType::f32, n, shift, 3),
+          y(dtype, kRows * n, shift, 4, kBehind);
+      cpu::norm_kernels(isa).column_affine[index_of(dtype)][static_cast<int>(act)]({x.data(), y.data(), kRows, n, row, row},
+                                                                                   gain.floats(), offset.floats());
+      return y;
+    });
 }
 
 TEST_CASE("kernels: pooling and blending") {

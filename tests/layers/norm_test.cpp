@@ -150,6 +150,37 @@ TEST_CASE("group norm over positions and channels") {
     }
 }
 
+TEST_CASE("group norm with what is added, modulation and activation is the same one after the other") {
+  for (DType dtype : kFloats)
+    for (const std::int64_t P : {1, 128, 300}) {
+      const std::int64_t B = 2, C = 280;
+      const Tensor x = random({B, P, C}, dtype), w = random({C}, DType::f32, 2), b = random({C}, DType::f32, 3),
+                   added = random({B, C}, dtype, 4), scale = random({B, C}, dtype, 5), shift = random({B, C}, dtype, 6);
+      Tensor expected = add(x.to(DType::f32), added.view({B, 1, C}).to(DType::f32));
+      expected = group_norm(expected, 7, w, b, 1e-5);
+      expected = multiply(expected, affine(scale.to(DType::f32), 1, 1).view({B, 1, C}));
+      expected = activate(add(expected, shift.view({B, 1, C}).to(DType::f32)), Activation::silu);
+      const std::vector<float> v = values(expected);
+      const Tensor y =
+          group_norm(x, 7, w, b, 1e-5, {.activation = Activation::silu, .add = added, .scale = scale, .shift = shift});
+      CHECK(y.dtype() == dtype);
+      check_close(y, {v.begin(), v.end()}, 1e-5 + rounding(dtype));
+    }
+}
+
+TEST_CASE("group norm of values far from zero keeps their differences") {
+  const std::int64_t P = 700, C = 6;
+  const Tensor x = affine(random({1, P, C}), 1.0f, 3000.0f);
+  const std::vector<float> v = values(x);
+  double mean = 0, variance = 0;
+  for (const float value : v) mean += value / static_cast<double>(P * C);
+  for (const float value : v) variance += (value - mean) * (value - mean) / static_cast<double>(P * C);
+  std::vector<double> expected;
+  for (const float value : v) expected.push_back((value - mean) / std::sqrt(variance + 1e-6));
+  // One rounding of 3000 gain + offset, where gain is about 1.
+  check_close(group_norm(x, 1, {}, {}, 1e-6), expected, 3e-4);
+}
+
 TEST_CASE("norms refuse wrong shapes, and take empty ones") {
   const Tensor x = random({2, 3, 8});
   CHECK_THROWS_WITH(layer_norm(x, random({7}), {}, 1e-6), contains("weight is f32 [7], expected f32 [8]"));
@@ -157,6 +188,8 @@ TEST_CASE("norms refuse wrong shapes, and take empty ones") {
   CHECK_THROWS_AS(layer_norm(x, {}, {}, 1e-6, random({3, 8})), Error);
   CHECK_THROWS_AS(layer_norm(Tensor::zeros({2, 2}, DType::i32), {}, {}, 1e-6), Error);
   CHECK_THROWS_AS(group_norm(x, 3, {}, {}, 1e-5), Error);
+  CHECK_THROWS_WITH(group_norm(x, 2, {}, {}, 1e-5, {.scale = random({2, 7})}),
+                    contains("group_norm: scale is [2, 7], expected [2, 8]"));
   CHECK_THROWS_AS(softmax(Tensor::full({}, 1.0f)), Error);
   CHECK(layer_norm(Tensor::empty({0, 8}), {}, {}, 1e-6).shape() == Shape{0, 8});
   CHECK(softmax(Tensor::empty({3, 0})).shape() == Shape{3, 0});
