@@ -222,21 +222,22 @@ Tensor AgentAttentionSd::operator()(const Tensor& x, const Tensor& agents, Tenso
   return to_out(y.flatten(2, 3), {.residual = std::move(residual)});
 }
 
-Tensor AgentAttentionSd::merged(const Tensor& x, const AgentMergeConfig& merge) const {
+Tensor AgentAttentionSd::merged(const Tensor& x, const AgentMergeConfig& merge, const Tensor& features) const {
   if (x.rank() != 3 || x.size(2) != config.dim)
     throw Error(fmt::format("agent_attention_sd: x is {}, expected [B, tokens, {}]", x.shape().to_string(), config.dim));
   for (const double ratio : {merge.ratio, merge.agent_ratio})
     if (!(ratio >= 0 && ratio <= 1)) throw Error(fmt::format("agent_attention_sd: a ratio of {}, expected 0 to 1", ratio));
-  const TokenMatches matches = match_tokens(x, {merge.height, merge.width, merge.cell_height, merge.cell_width});
+  const TokenMatches matches =
+      match_tokens(features.defined() ? features : x, {merge.height, merge.width, merge.cell_height, merge.cell_width});
   const std::int64_t tokens = x.size(1), sources = matches.sources.size(1);
   const auto merged_away = [&](double ratio) {
     return std::min(sources, static_cast<std::int64_t>(static_cast<double>(tokens) * ratio));
   };
-  const MergedTokens features = merge_tokens(x, matches, merged_away(merge.ratio));
+  const MergedTokens kept = merge_tokens(x, matches, merged_away(merge.ratio));
   const std::int64_t harder = merged_away(merge.agent_ratio);
-  const bool agents_pay = 2 * (tokens - harder) < features.tokens.size(1);
-  const Tensor agents = agents_pay ? merge_tokens(x, matches, harder).tokens : features.tokens;
-  return unmerge_tokens((*this)(features.tokens, agents), features.origin);
+  const bool agents_pay = 2 * (tokens - harder) < kept.tokens.size(1);
+  const Tensor agents = agents_pay ? merge_tokens(x, matches, harder).tokens : kept.tokens;
+  return unmerge_tokens((*this)(kept.tokens, agents), kept.origin);
 }
 
 }  // namespace vitrine

@@ -95,9 +95,9 @@ struct VITRINE_API AgentAttentionSd {
   AgentAttentionSd(const Weights& w, const AgentAttentionSdConfig& config);  // w.to_q, w.to_k, w.to_v (no bias), w.to_out.0
   // x [B, N, dim], agents [B, A, dim] -> [B, N, dim]
   Tensor operator()(const Tensor& x, const Tensor& agents, Tensor residual = {}) const;
-  // The whole of AgentSD's self attention: merges x [B, height * width, dim], attends, gives every token its merged token's
-  // output.
-  Tensor merged(const Tensor& x, const AgentMergeConfig& merge) const;
+  // The whole of AgentSD's self attention: merges x [B, height * width, dim] by the likeness of x, or of other features of
+  // the same tokens (a block has x's norm merged), attends, gives every token its merged token's output.
+  Tensor merged(const Tensor& x, const AgentMergeConfig& merge, const Tensor& features = {}) const;
 
   AgentAttentionSdConfig config;
   Linear qkv, to_q, to_out;  // qkv: to_q, to_k and to_v in one

@@ -1,4 +1,4 @@
-// The choices of layers that route by top-k, in the order in which one pass makes them: recorded in a pass, repeated in another.
+// The choices of layers that route by top-k or merge tokens, in the order in which one pass makes them: recorded in a pass, repeated in another.
 // A 16-bit pass that repeats those of the f32 pass differs from it by rounding only, however near two candidates were.
 //
 //   RoutingTrace trace;

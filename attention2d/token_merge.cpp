@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/linear.h>
@@ -83,15 +84,14 @@ TokenMatches match_tokens(const Tensor& x, const TokenCells& c) {
                             c.cell_width, c.height, c.width));
   const Cells cells = cells_of(c);
   const std::int64_t B = x.size(0), S = static_cast<std::int64_t>(cells.sources.size());
-  TokenMatches m{index_tensor(cells.destinations), Tensor::empty({B, S}, DType::i32), Tensor::empty({B, S}, DType::i32)};
-  if (S == 0) return m;
-  const Tensor sources = index_tensor(cells.sources);
+  Tensor pairs = Tensor::empty({B, S, 2}, DType::i32);  // sources by falling likeness, each with its destination
+  const Tensor sources = index_tensor(cells.sources), destinations = index_tensor(cells.destinations);
   // The choice is made in f32 whatever the tokens' type: unit vectors in 16 bits would tie.
   const Tensor unit = l2_normalize(x.to(DType::f32));
   std::vector<float> best(static_cast<std::size_t>(S));
   std::vector<std::int32_t> target(best.size()), order(best.size());
-  for (std::int64_t b = 0; b < B; ++b) {
-    best_destinations(unit.select(0, b), sources, m.destinations, best.data(), target.data());
+  for (std::int64_t b = 0; b < B && S > 0; ++b) {
+    best_destinations(unit.select(0, b), sources, destinations, best.data(), target.data());
     std::iota(order.begin(), order.end(), 0);
     // NaN comes last, so that the order is a total one.
     std::stable_sort(order.begin(), order.end(), [&](std::int32_t i, std::int32_t j) {
@@ -100,9 +100,15 @@ TokenMatches match_tokens(const Tensor& x, const TokenCells& c) {
     });
     for (std::int64_t i = 0; i < S; ++i) {
       const auto s = static_cast<std::size_t>(order[static_cast<std::size_t>(i)]);
-      m.sources.data<std::int32_t>()[b * S + i] = cells.sources[s];
-      m.targets.data<std::int32_t>()[b * S + i] = target[s];
+      pairs.data<std::int32_t>()[2 * (b * S + i)] = cells.sources[s];
+      pairs.data<std::int32_t>()[2 * (b * S + i) + 1] = target[s];
     }
+  }
+  pairs = traced_choice(std::move(pairs));
+  TokenMatches m{destinations, Tensor::empty({B, S}, DType::i32), Tensor::empty({B, S}, DType::i32)};
+  for (std::int64_t i = 0; i < B * S; ++i) {
+    m.sources.data<std::int32_t>()[i] = pairs.data<std::int32_t>()[2 * i];
+    m.targets.data<std::int32_t>()[i] = pairs.data<std::int32_t>()[2 * i + 1];
   }
   return m;
 }

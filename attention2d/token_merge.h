@@ -2,7 +2,7 @@
 //
 // The top left token of each whole cell of the map is a destination, the others are sources. A source's destination is the one
 // of the largest cosine; the `count` sources of the largest cosines are merged into theirs, by the mean of all that meet there.
-// No randomness: equal cosines fall to the lower index.
+// No randomness: equal cosines fall to the lower index. Matches are choices that routing_trace.h can repeat.
 //
 // Source: "Token Merging for Fast Stable Diffusion" (arXiv:2303.17604), as in LeapLabTHU/Agent-Attention agentsd/merge.py.
 // Cost: sources x destinations x C multiply-adds for the matching.

@@ -207,6 +207,7 @@ VITRINE_INSTANTIATE(std::vector<Pair>)
 VITRINE_INSTANTIATE(std::vector<std::vector<std::int64_t>>)
 VITRINE_INSTANTIATE(std::vector<std::vector<std::string>>)
 #undef VITRINE_INSTANTIATE
+template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<bool>&);
 template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<std::int64_t>&);
 template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<double>&);
 template VITRINE_API ArgumentReader& ArgumentReader::get_list(std::string_view, std::vector<Pair>&);

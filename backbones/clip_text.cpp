@@ -100,7 +100,7 @@ ClipTextModel::States ClipTextModel::forward(const Tensor& ids, const Tensor& at
   const std::int64_t T = ids.size(1);
   require(T > 0 && T <= config_.max_position_embeddings, config_.name,
           fmt::format("{} tokens a text, expected 1 to {}", T, config_.max_position_embeddings));
-  const Tensor mask = detail::key_mask(attention_mask, ids, config_.name);
+  const Tensor mask = detail::key_mask(attention_mask, ids.shape(), config_.name);
   add_(x, position_embedding_.slice(0, 0, T));
   States states;
   for (std::int64_t i = 0; i < depth; ++i) {

@@ -115,7 +115,7 @@ Tensor T5Encoder::distance_bias(const Tensor& table, std::int64_t tokens) const 
 
 Tensor T5Encoder::forward(const Tensor& ids, const Tensor& attention_mask) const {
   Tensor x = embedding_(ids, config_.name).to(DType::f32);  // [B, T, C]
-  const Tensor mask = detail::key_mask(attention_mask, ids, config_.name);
+  const Tensor mask = detail::key_mask(attention_mask, ids.shape(), config_.name);
   const std::int64_t T = ids.size(1);
   require(T > 0, config_.name, "a text has no tokens");
   Tensor bias;

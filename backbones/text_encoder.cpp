@@ -110,12 +110,12 @@ Tensor TokenEmbedding::operator()(const Tensor& ids, std::string_view model) con
   return gather_rows(table, rows);
 }
 
-Tensor key_mask(const Tensor& attention_mask, const Tensor& ids, std::string_view model) {
+Tensor key_mask(const Tensor& attention_mask, const Shape& shape, std::string_view model) {
   if (!attention_mask.defined()) return {};
-  if (!is_ids(attention_mask) || attention_mask.shape() != ids.shape())
-    refuse(model, "attention_mask", attention_mask, fmt::format("i64 {}", ids.shape().to_string()));
+  if (!is_ids(attention_mask) || attention_mask.shape() != shape)
+    refuse(model, "attention_mask", attention_mask, fmt::format("i64 {}", shape.to_string()));
   const Tensor counts = attention_mask.contiguous().to(DType::i64);
-  Tensor mask = Tensor::empty({ids.size(0), 1, 1, ids.size(1)}, DType::boolean);
+  Tensor mask = Tensor::empty({shape[0], 1, 1, shape[1]}, DType::boolean);
   for (std::int64_t i = 0; i < mask.numel(); ++i) mask.data<bool>()[i] = counts.data<std::int64_t>()[i] != 0;
   return mask;
 }

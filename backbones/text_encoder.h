@@ -27,7 +27,7 @@ struct TokenEmbedding {
   Tensor table;
 };
 
-// attention_mask i64 or i32 [B, T], not 0 where a token counts -> boolean [B, 1, 1, T]; undefined stays so.
-Tensor key_mask(const Tensor& attention_mask, const Tensor& ids, std::string_view model);
+// attention_mask i64 or i32 of `shape` [B, T], not 0 where a token counts -> boolean [B, 1, 1, T]; undefined stays so.
+Tensor key_mask(const Tensor& attention_mask, const Shape& shape, std::string_view model);
 
 }  // namespace vitrine::detail

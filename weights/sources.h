@@ -61,6 +61,9 @@ VITRINE_API void rename_parameters(const Weights& w, std::span<const NameMap> ma
 
 // Names with a number in brackets are rows of one parameter: qkv[0].weight, qkv[1].weight and qkv[2].weight become qkv.weight.
 VITRINE_API std::shared_ptr<const WeightSource> stacked(std::shared_ptr<const WeightSource> source);
+// Both sources' tensors; where both have a name, those of `over`. The description and the metadata are the base's.
+VITRINE_API std::shared_ptr<const WeightSource> overlaid(std::shared_ptr<const WeightSource> base,
+                                                         std::shared_ptr<const WeightSource> over);
 // The same tensors under another description, with other metadata.
 VITRINE_API std::shared_ptr<const WeightSource> described(std::shared_ptr<const WeightSource> source, std::string name,
                                                           std::map<std::string, std::string> metadata);

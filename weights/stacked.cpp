@@ -1,7 +1,10 @@
-// Parameters that a publisher keeps apart and our layers have in one: query, key and value.
+// Sources over others: parameters that a publisher keeps apart and our layers have in one (query, key and value), one over
+// another.
 #include <vitrine/weights/sources.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -92,6 +95,33 @@ class Stacked final : public WeightSource {
   std::map<std::string, std::vector<std::string>, std::less<>> parts_;  // in their order
 };
 
+class Overlaid final : public WeightSource {
+ public:
+  Overlaid(std::shared_ptr<const WeightSource> base, std::shared_ptr<const WeightSource> over)
+      : base_(std::move(base)), over_(std::move(over)) {}
+
+  std::string describe() const override { return base_->describe(); }
+  std::map<std::string, std::string> metadata() const override { return base_->metadata(); }
+  std::vector<std::string> names() const override {
+    std::vector<std::string> all;
+    const std::vector<std::string> below = base_->names(), above = over_->names();
+    std::set_union(below.begin(), below.end(), above.begin(), above.end(), std::back_inserter(all));
+    return all;
+  }
+  bool is_open() const override { return base_->is_open(); }
+  std::optional<Entry> find(std::string_view name) const override {
+    const auto entry = over_->find(name);
+    return entry ? entry : base_->find(name);
+  }
+  Tensor load(std::string_view name, const Shape& shape) const override {
+    return (over_->find(name) ? over_ : base_)->load(name, shape);
+  }
+  void release(std::string_view name) const override { (over_->find(name) ? over_ : base_)->release(name); }
+
+ private:
+  std::shared_ptr<const WeightSource> base_, over_;
+};
+
 class Described final : public WeightSource {
  public:
   Described(std::shared_ptr<const WeightSource> source, std::string name, std::map<std::string, std::string> metadata)
@@ -114,6 +144,10 @@ class Described final : public WeightSource {
 
 std::shared_ptr<const WeightSource> stacked(std::shared_ptr<const WeightSource> source) {
   return std::make_shared<Stacked>(std::move(source));
+}
+
+std::shared_ptr<const WeightSource> overlaid(std::shared_ptr<const WeightSource> base, std::shared_ptr<const WeightSource> over) {
+  return std::make_shared<Overlaid>(std::move(base), std::move(over));
 }
 
 std::shared_ptr<const WeightSource> described(std::shared_ptr<const WeightSource> source, std::string name,

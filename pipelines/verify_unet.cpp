@@ -1,0 +1,154 @@
+// Reference cases of the convolutional parts of generation: autoencoders, the U-Net, token merging.
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <vitrine/attention2d/routing_trace.h>
+#include <vitrine/attention2d/token_merge.h>
+#include <vitrine/backbones/autoencoder_kl.h>
+#include <vitrine/backbones/autoencoder_tiny.h>
+#include <vitrine/backbones/unet.h>
+#include <vitrine/layers/error.h>
+#include <vitrine/layers/ops.h>
+#include <vitrine/pipelines/detail/verify_generation.h>
+
+namespace vitrine::detail {
+namespace {
+
+// PyTorch in bf16 is at 0.019 (vae_sd_small) and 0.020 (unet_sd15, unet_linfusion).
+constexpr double kLoose = 0.025;
+
+Arguments model_arguments(const Json& entry) {
+  Arguments arguments;
+  for (const auto& [name, value] : entry.at("config").at("model").items()) arguments[name] = value.dump();
+  return arguments;
+}
+
+// An input, or nothing.
+Tensor input_of(const Json& entry, const char* name) {
+  const Json& inputs = entry.at("inputs");
+  return inputs.contains(name) ? case_input(inputs[name]) : Tensor();
+}
+
+void check_parameters(const Json& entry, std::int64_t parameters) {
+  const auto expected = entry.at("n_parameters").get<std::int64_t>();
+  if (parameters != expected) throw Error(fmt::format("{} parameters, expected {}", parameters, expected));
+}
+
+void run_autoencoder_kl(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  check_members(entry.at("config"), {"model"}, "config");
+  const AutoencoderKL model(case_weights(entry.at("parameters"), context), parse_autoencoder_kl_config(model_arguments(entry)));
+  check_parameters(entry, model.info().parameters);
+  std::map<std::string, Tensor> got;
+  if (const Tensor image = input_of(entry, "image"); image.defined()) {
+    const AutoencoderKL::Distribution d = model.distribution(nchw_to_nhwc(image));
+    got["mean"] = nhwc_to_nchw(d.mean);
+    got["logvar"] = nhwc_to_nchw(d.logvar);
+  }
+  if (const Tensor latent = input_of(entry, "latent"); latent.defined())
+    got["image"] = nhwc_to_nchw(model.decode(nchw_to_nhwc(latent)));
+  judge_outputs(entry, context, got, {.exact = 1e-5, .loose = kLoose}, row);
+}
+
+void run_autoencoder_tiny(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  check_members(entry.at("config"), {"model"}, "config");
+  const AutoencoderTiny model(case_weights(entry.at("parameters"), context),
+                              parse_autoencoder_tiny_config(model_arguments(entry)));
+  check_parameters(entry, model.info().parameters);
+  judge_outputs(entry, context,
+                {{"latents", nhwc_to_nchw(model.encode(nchw_to_nhwc(input_of(entry, "image"))))},
+                 {"image", nhwc_to_nchw(model.decode(nchw_to_nhwc(input_of(entry, "latent"))))}},
+                {.exact = 1e-5, .loose = kLoose}, row);
+}
+
+void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  const Json& config = entry.at("config");
+  check_members(config, {"model", "linfusion", "agent"}, "config");
+  Arguments arguments = model_arguments(entry);
+  if (config.value("linfusion", false)) arguments["attention"] = "\"linfusion\"";
+  if (config.contains("agent")) {
+    arguments["attention"] = "\"agent\"";
+    arguments["agent"] = config["agent"].dump();
+  }
+  const auto pass = [&](DType dtype) {
+    CaseContext of = context;
+    of.dtype = dtype;
+    const UNet model(case_weights(entry.at("parameters"), of), parse_unet_config(arguments));
+    check_parameters(entry, model.info().parameters);
+    return model.forward(nchw_to_nhwc(input_of(entry, "sample")), input_of(entry, "timestep").to(DType::f32),
+                         {.labels = input_of(entry, "class_labels"),
+                          .text = input_of(entry, "encoder_hidden_states"),
+                          .text_mask = input_of(entry, "encoder_attention_mask"),
+                          .pooled = input_of(entry, "text_embeds"),
+                          .time_ids = input_of(entry, "time_ids")});
+  };
+  RoutingTrace trace;
+  Tensor out;
+  if (config.contains("agent") && context.dtype != DType::f32) {
+    // Tokens merge with others where rounding is larger than the margin: compared under the matches of the f32 pass.
+    {
+      const RoutingScope scope(trace, RoutingScope::record);
+      pass(DType::f32);
+    }
+    const RoutingScope scope(trace, RoutingScope::repeat);
+    out = pass(context.dtype);
+    row.note = fmt::format("compared with the matches of the f32 run: {} of {} differ in {}", trace.overridden, trace.choosers,
+                           name_of(context.dtype));
+  } else {
+    out = pass(context.dtype);
+  }
+  judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, {.exact = 1e-5, .loose = kLoose}, row);
+}
+
+// The tokens in the reference's order: sources that are left by falling likeness, then the destinations.
+Tensor in_order(const MergedTokens& merged, const TokenMatches& matches) {
+  const std::int64_t B = merged.tokens.size(0), rows = merged.tokens.size(1), N = merged.origin.size(1);
+  const std::int64_t S = matches.sources.size(1), D = matches.destinations.size(0);
+  std::vector<Tensor> images;
+  for (std::int64_t b = 0; b < B; ++b) {
+    Tensor order = Tensor::empty({rows}, DType::i32);
+    const std::int32_t* origin = merged.origin.data<std::int32_t>() + b * N;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const std::int64_t left = S - (rows - D);  // the first source that is left
+      order.data<std::int32_t>()[i] = i < rows - D ? origin[matches.sources.data<std::int32_t>()[b * S + left + i]]
+                                                   : origin[matches.destinations.data<std::int32_t>()[i - (rows - D)]];
+    }
+    images.push_back(gather_rows(merged.tokens.select(0, b), order).unsqueeze(0));
+  }
+  return concat(images, 0);
+}
+
+void run_token_merge(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  const Json& config = entry.at("config");
+  check_members(config, {"w", "h", "sx", "sy", "ratio", "agent_ratio"}, "config");
+  const auto size = [&](const char* name) { return config.at(name).get<std::int64_t>(); };
+  const Tensor x = case_input(entry.at("inputs").at("x"));
+  const TokenMatches matches = match_tokens(x, {size("h"), size("w"), size("sy"), size("sx")});
+  const auto count = [&](const char* ratio) {
+    return std::min(matches.sources.size(1),
+                    static_cast<std::int64_t>(static_cast<double>(x.size(1)) * config.at(ratio).get<double>()));
+  };
+  const MergedTokens merged = merge_tokens(x.to(context.dtype), matches, count("ratio"));
+  std::map<std::string, Tensor> got{{"merged", in_order(merged, matches)},
+                                    {"unmerged", unmerge_tokens(merged.tokens, merged.origin)}};
+  if (2 * (x.size(1) - count("agent_ratio")) < merged.tokens.size(1))
+    got["agent"] = in_order(merge_tokens(x.to(context.dtype), matches, count("agent_ratio")), matches);
+  judge_outputs(entry, context, got, {.exact = 1e-6}, row);
+}
+
+}  // namespace
+
+std::span<const GenerationKind> unet_kinds() {
+  static constexpr GenerationKind kKinds[] = {
+      {"autoencoder_kl", run_autoencoder_kl},
+      {"autoencoder_tiny", run_autoencoder_tiny},
+      {"unet", run_unet},
+      {"token_merge", run_token_merge},
+  };
+  return kKinds;
+}
+
+}  // namespace vitrine::detail
