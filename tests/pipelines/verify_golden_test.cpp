@@ -22,3 +22,10 @@ TEST_CASE("samplers agree with diffusers and DiT's authors") {
   if (have_shared_goldens())
     verify_cases(goldens() + "/generation/cases.json", "^(ddpm|ddim|euler|dpmpp|unipc|flow|dit_diffusion)_", DType::f32, 38, 0);
 }
+
+TEST_CASE("denoisers and autoencoders agree with their references") {
+  if (!have_shared_goldens()) return;
+  const std::string cases = goldens() + "/generation/cases.json";
+  verify_cases(cases, "^(dit_(s2|s8|tiny|diffusers_tiny)|flux|sd3|pixart|sana)", DType::f32, 15, 0);
+  verify_cases(cases, "^(unet|token_merge|vae|tae)", DType::f32, 13, 0);
+}
