@@ -1,5 +1,6 @@
-// The choices of layers that route by top-k or merge tokens, in the order in which one pass makes them: recorded in a pass, repeated in another.
-// A 16-bit pass that repeats those of the f32 pass differs from it by rounding only, however near two candidates were.
+// The choices of layers that route by top-k or merge tokens, in the order in which one pass makes them: recorded in a pass,
+// repeated in another. A 16-bit pass that repeats those of the f32 pass differs from it by rounding only, however near two
+// candidates were.
 //
 //   RoutingTrace trace;
 //   { RoutingScope scope(trace, RoutingScope::record); exact->forward(images); }

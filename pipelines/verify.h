@@ -8,7 +8,8 @@
 // Bounds: f32 attention max |a - b| <= 1e-5 of the largest reference value; f32 backbones 1e-4 (logits) and 5e-4
 // (features, pre_logits) of the output's standard deviation; bf16 and f16 relative L2 distance 0.01 (attention), 0.02 (logits)
 // and 0.05 (features, pre_logits: a whole map gathers what averaging would hide; measured up to 0.023),
-// for FocalNet and DaViT 0.045 and 0.1; generation as each runner's table says, from the cases' GENERATION.md; resizing equal bytes, for JPEG sources 2 levels, since decoders differ.
+// for FocalNet and DaViT 0.045 and 0.1; generation as each runner's table says, from the cases' GENERATION.md; resizing equal
+// bytes, for JPEG sources 2 levels, since decoders differ.
 #pragma once
 
 #include <functional>
