@@ -23,7 +23,7 @@ Level level_of_sigma(float sigma, bool flow) {
 }
 
 Tensor original_of(Prediction type, const Tensor& prediction, const Tensor& x, Level level) {
-  const auto [alpha, sigma] = level;
+  const float alpha = level.alpha, sigma = level.sigma;
   switch (type) {
     case Prediction::epsilon:
       return zip([=](float e, float x) { return (x - sigma * e) / alpha; }, prediction, x);
@@ -38,7 +38,7 @@ Tensor original_of(Prediction type, const Tensor& prediction, const Tensor& x, L
 }
 
 Tensor noise_of(Prediction type, const Tensor& prediction, const Tensor& x, Level level) {
-  const auto [alpha, sigma] = level;
+  const float alpha = level.alpha, sigma = level.sigma;
   switch (type) {
     case Prediction::sample:
       return zip([=](float x0, float x) { return (x - alpha * x0) / sigma; }, prediction, x);

@@ -104,7 +104,9 @@ void TrainedProcess::read(SettingsReader& reader) {
   if (trained_betas && static_cast<std::int64_t>(trained_betas->size()) != steps)
     throw reader.error(
         fmt::format("trained_betas has {} values, expected num_train_timesteps, {}", trained_betas->size(), steps));
-  const auto [low, high] = trained_betas ? std::ranges::minmax(*trained_betas) : std::ranges::minmax({beta_start, beta_end});
+  const std::vector<double> ends{beta_start, beta_end};
+  const auto& betas = trained_betas ? *trained_betas : ends;
+  const double low = *std::min_element(betas.begin(), betas.end()), high = *std::max_element(betas.begin(), betas.end());
   if (low <= 0 || high >= 1) throw reader.error(fmt::format("betas are {} to {}, expected them between 0 and 1", low, high));
 }
 
