@@ -1,7 +1,6 @@
 #include <vitrine/backbones/autoencoder_kl.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <utility>
 
@@ -32,22 +31,18 @@ constexpr NameRule kOldAttention[] = {{R"((.*attentions\.\d+\.)query\.(.*))", "$
                                       {R"((.*attentions\.\d+\.)proj_attn\.(.*))", "$1to_out.0.$2"}};
 
 void validate(const AutoencoderKLConfig& c) {
-  constexpr std::int64_t kMost = 1 << 16;  // far above any model, and safe to multiply
-  const auto sane = [&](std::int64_t n, std::string_view what) {
-    require(n > 0 && n <= kMost, c.name, fmt::format("{} is {}, expected 1 to {}", what, n, kMost));
-  };
-  sane(c.in_channels, "in_channels");
-  sane(c.out_channels, "out_channels");
-  sane(c.latent_channels, "latent_channels");
-  sane(c.layers_per_block, "layers_per_block");
-  sane(c.norm_num_groups, "norm_num_groups");
+  detail::require_size(c.name, "in_channels", c.in_channels);
+  detail::require_size(c.name, "out_channels", c.out_channels);
+  detail::require_size(c.name, "latent_channels", c.latent_channels);
+  detail::require_size(c.name, "layers_per_block", c.layers_per_block);
+  detail::require_size(c.name, "norm_num_groups", c.norm_num_groups);
   const std::size_t levels = c.block_out_channels.size();
   require(levels > 0 && levels <= 8, c.name, fmt::format("block_out_channels has {} levels, expected 1 to 8", levels));
   require(c.down_block_types.size() == levels && c.up_block_types.size() == levels, c.name,
           fmt::format("{} down_block_types and {} up_block_types for {} block_out_channels", c.down_block_types.size(),
                       c.up_block_types.size(), levels));
   for (const std::int64_t channels : c.block_out_channels) {
-    sane(channels, "block_out_channels");
+    detail::require_size(c.name, "block_out_channels", channels);
     require(channels % c.norm_num_groups == 0, c.name,
             fmt::format("norm_num_groups {} does not divide block_out_channels {}", c.norm_num_groups, channels));
   }
@@ -65,17 +60,12 @@ void validate(const AutoencoderKLConfig& c) {
           "scaling_factor and latents_std must not be 0");
 }
 
-Linear stacked_qkv(const Weights& w, std::int64_t dim) {
-  constexpr std::array<const char*, 3> kNames{"to_q", "to_k", "to_v"};
-  std::vector<detail::LinearPart> parts;
-  for (const char* name : kNames) parts.push_back({(w / name).get("weight", {dim, dim}), (w / name).get("bias", {dim})});
-  return detail::stack_rows(w, parts);
-}
-
 }  // namespace
 
 AutoencoderKL::Attention::Attention(const Weights& w, std::int64_t dim, std::int64_t groups)
-    : group_norm(w / "group_norm", dim, groups, kEps), qkv(stacked_qkv(w, dim)), to_out(w / "to_out" / 0, dim, dim) {}
+    : group_norm(w / "group_norm", dim, groups, kEps),
+      qkv(detail::stack_rows(w, {"to_q", "to_k", "to_v"}, dim, dim, true)),
+      to_out(w / "to_out" / 0, dim, dim) {}
 
 Tensor AutoencoderKL::Attention::operator()(Tensor x) const {
   const Tensor parts = qkv(group_norm(x)).flatten(1, 2).unflatten(2, {3, 1, x.size(3)});  // [B, N, 3, 1, C]

@@ -22,18 +22,15 @@ constexpr float kMagnitude = 3.0f;  // latents beyond it are bent back
 
 void validate(const AutoencoderTinyConfig& c) {
   constexpr std::int64_t kMost = 1 << 16;  // far above any model, and safe to multiply
-  const auto sane = [&](std::int64_t n, std::string_view what) {
-    require(n > 0 && n <= kMost, c.name, fmt::format("{} is {}, expected 1 to {}", what, n, kMost));
-  };
-  sane(c.in_channels, "in_channels");
-  sane(c.out_channels, "out_channels");
-  sane(c.latent_channels, "latent_channels");
+  detail::require_size(c.name, "in_channels", c.in_channels);
+  detail::require_size(c.name, "out_channels", c.out_channels);
+  detail::require_size(c.name, "latent_channels", c.latent_channels);
   const auto half = [&](const std::vector<std::int64_t>& channels, const std::vector<std::int64_t>& blocks, const char* which) {
     require(!channels.empty() && channels.size() <= 8 && channels.size() == blocks.size(), c.name,
             fmt::format("{0}_block_out_channels has {1} stages and num_{0}_blocks {2}; expected the same, 1 to 8", which,
                         channels.size(), blocks.size()));
     for (std::size_t i = 0; i < channels.size(); ++i) {
-      sane(channels[i], fmt::format("{}_block_out_channels", which));
+      detail::require_size(c.name, fmt::format("{}_block_out_channels", which), channels[i]);
       require(
           channels[i] == channels[0], c.name,
           fmt::format("{}_block_out_channels has {} and {}; stages of one width are expected", which, channels[0], channels[i]));

@@ -1,7 +1,6 @@
 #include <vitrine/backbones/clip_text.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include <fmt/format.h>
@@ -25,19 +24,10 @@ void validate(const ClipTextConfig& c) {
                                     {c.max_position_embeddings, "max_position_embeddings"},
                                     {c.num_hidden_layers, "num_hidden_layers"},
                                     {c.num_attention_heads, "num_attention_heads"}})
-    require(value > 0 && value <= kMost, c.name, fmt::format("{} is {}, expected 1 to {}", what, value, kMost));
+    detail::require_size(c.name, what, value, kMost);
   require(c.hidden_size % c.num_attention_heads == 0, c.name,
           fmt::format("hidden_size {} is not a multiple of num_attention_heads {}", c.hidden_size, c.num_attention_heads));
   require(c.layer_norm_eps >= 0 && c.layer_norm_eps < 1, c.name, "layer_norm_eps is out of range");
-}
-
-Linear stacked_qkv(const Weights& w, std::int64_t dim) {
-  constexpr std::array<const char*, 3> kNames{"q_proj", "k_proj", "v_proj"};
-  std::vector<detail::LinearPart> parts;
-  for (const char* name : kNames) parts.push_back({(w / name).get("weight", {dim, dim}), (w / name).get("bias", {dim})});
-  Linear qkv = detail::stack_rows(w, parts);
-  for (const char* name : kNames) (w / name).release("weight");
-  return qkv;
 }
 
 }  // namespace
@@ -47,7 +37,7 @@ ClipTextModel::Layer::Layer(const Weights& w, const ClipTextConfig& c)
       activation(detail::parse_hidden_act(c.name, "hidden_act", c.hidden_act)),
       layer_norm1(w / "layer_norm1", c.hidden_size, c.layer_norm_eps),
       layer_norm2(w / "layer_norm2", c.hidden_size, c.layer_norm_eps),
-      qkv(stacked_qkv(w / "self_attn", c.hidden_size)),
+      qkv(detail::stack_rows(w / "self_attn", {"q_proj", "k_proj", "v_proj"}, c.hidden_size, c.hidden_size, true)),
       out_proj(w / "self_attn" / "out_proj", c.hidden_size, c.hidden_size),
       fc1(w / "mlp" / "fc1", c.hidden_size, c.intermediate_size),
       fc2(w / "mlp" / "fc2", c.intermediate_size, c.hidden_size) {}

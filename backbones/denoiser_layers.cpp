@@ -16,7 +16,7 @@ namespace vitrine::detail {
 
 // --- vectors ------------------------------------------------------------------------------------------------------
 
-Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor) {
+Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor, bool cosines_first) {
   const std::int64_t B = timesteps.numel(), half = dim / 2;
   const Tensor t = timesteps.to(DType::f32).contiguous();
   Tensor y = Tensor::zeros({B, dim});
@@ -25,8 +25,9 @@ Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double di
     const auto frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
     for (std::int64_t b = 0; b < B; ++b) {
       const double angle = t.data<float>()[b] * frequency;  // rounded
-      y.data<float>()[b * dim + k] = static_cast<float>(std::cos(angle));
-      y.data<float>()[b * dim + half + k] = static_cast<float>(std::sin(angle));
+      float* row = y.data<float>() + b * dim;
+      row[cosines_first ? k : half + k] = static_cast<float>(std::cos(angle));
+      row[cosines_first ? half + k : k] = static_cast<float>(std::sin(angle));
     }
   }
   return y;
@@ -103,16 +104,6 @@ Tensor unpatchify(const Tensor& tokens, std::int64_t height, std::int64_t width,
 
 // --- layers -------------------------------------------------------------------------------------------------------
 
-Linear fused_linear(const Weights& w, std::initializer_list<std::string_view> names, std::int64_t in, std::int64_t out,
-                    bool bias) {
-  std::vector<LinearPart> parts;
-  for (const auto name : names)
-    parts.push_back({(w / name).get("weight", {out, in}), bias ? (w / name).get("bias", {out}) : Tensor()});
-  Linear linear = stack_rows(w, parts);
-  for (const auto name : names) (w / name).release("weight");
-  return linear;
-}
-
 namespace {
 
 struct ActivationFn {
@@ -143,15 +134,7 @@ DiffusersMlp::DiffusersMlp(const Weights& first, const Weights& second, std::int
   const ActivationFn& fn = find_activation_fn(activation_fn, model);
   activation = fn.activation;
   is_gated = fn.is_gated;
-  if (is_gated) {
-    const Tensor weight = first.get("weight", {2 * hidden, dim}), bias = first.get("bias", {2 * hidden});
-    const LinearPart parts[] = {{weight.slice(0, hidden, 2 * hidden), bias.slice(0, hidden, 2 * hidden)},
-                                {weight.slice(0, 0, hidden), bias.slice(0, 0, hidden)}};
-    fc1 = stack_rows(first, parts);
-    first.release("weight");
-  } else {
-    fc1 = Linear(first, dim, hidden);
-  }
+  fc1 = is_gated ? gate_first(first, dim, hidden, true) : Linear(first, dim, hidden);
   fc2 = Linear(second, hidden, dim);
 }
 
@@ -195,8 +178,9 @@ void QkNorm::operator()(Tensor& heads) const {
   if (kind == Kind::l2) l2_normalize_(rows, eps);
 }
 
-Tensor mask_bias(const Tensor& mask) {
-  if (!mask.defined()) return {};
+Tensor text_bias(const DenoiserInfo& info, const Conditioning& conditioning, const Tensor& text) {
+  if (!conditioning.text_mask.defined()) return {};
+  const Tensor& mask = required(info, "text_mask", conditioning.text_mask, {text.size(0), text.size(1)});
   return affine(mask.to(DType::f32), 10000.0f, -10000.0f).unsqueeze(1).unsqueeze(1);
 }
 
@@ -204,7 +188,7 @@ CrossAttention::CrossAttention(const Weights& w, const Config& c)
     : num_heads(c.num_heads),
       head_dim(c.head_dim),
       to_q(w / "to_q", c.dim, c.num_heads * c.head_dim, {.bias = c.bias, .scale = {}}),
-      to_kv(fused_linear(w, {"to_k", "to_v"}, c.text_dim, c.num_heads * c.head_dim, c.bias)),
+      to_kv(stack_rows(w, {"to_k", "to_v"}, c.text_dim, c.num_heads * c.head_dim, c.bias)),
       to_out(w / "to_out.0", c.num_heads * c.head_dim, c.dim, {.bias = c.out_bias, .scale = {}}),
       norm_q(w / "norm_q", c.qk_norm, c.head_dim, c.num_heads, 1e-5, c.model),
       norm_k(w / "norm_k", c.qk_norm, c.head_dim, c.num_heads, 1e-5, c.model) {}

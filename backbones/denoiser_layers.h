@@ -17,12 +17,13 @@
 
 namespace vitrine::detail {
 
-// --- times, labels, texts as one vector an image; in f32, as they decide about everything else and cost nothing
-// -----------------
+// --- times, labels, texts as one vector an image -------------------------------------------------------------------
+// In f32 whatever the model computes in: they decide about everything else and cost nothing.
 
-// cos(t f_k), then sin(t f_k), f_k = exp(-ln(10000) k / divisor) for k < dim / 2. timesteps f32 [B] -> f32 [B, dim]. Rounded
+// cos(t f_k), then sin(t f_k), or the other way round, f_k = exp(-ln(10000) k / divisor) for k < dim / 2; an odd dim ends in a
+// zero. timesteps [B] -> f32 [B, dim]. Rounded
 // to f32 where published code does; its exp may differ in the last bit, which moves the angle of t = 1000 by 6e-5.
-Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor);
+Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor, bool cosines_first = true);
 
 // w.weight [out, in] and w.bias, in f32 whatever the model's type.
 Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out);
@@ -80,10 +81,6 @@ Tensor unpatchify(const Tensor& tokens, std::int64_t height, std::int64_t width,
 
 // --- layers -------------------------------------------------------------------------------------------------------
 
-// One layer of the rows of several, each w.NAME [out, in].
-Linear fused_linear(const Weights& w, std::initializer_list<std::string_view> names, std::int64_t in, std::int64_t out,
-                    bool bias);
-
 // diffusers' FeedForward: w.net.0.proj with activation_fn, then w.net.2.
 struct DiffusersMlp {
   DiffusersMlp() = default;
@@ -112,8 +109,9 @@ struct QkNorm {
   double eps = 1e-5;
 };
 
-// -10000 for the keys that a mask [B, T] leaves out, as the originals add it: f32 [B, 1, 1, T]; undefined where the mask is.
-Tensor mask_bias(const Tensor& mask);
+// -10000 for the tokens that conditioning.text_mask leaves out, as the originals add it: f32 [B, 1, 1, T]; undefined without a
+// mask. text [B, T, C]. Throws Error for a mask of another shape.
+Tensor text_bias(const DenoiserInfo& info, const Conditioning& conditioning, const Tensor& text);
 
 // Queries from image tokens, keys and values from a text: w.to_q, to_k, to_v, to_out.0.
 struct CrossAttention {

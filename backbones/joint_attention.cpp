@@ -23,12 +23,12 @@ JointAttention::JointAttention(const Weights& w, const Config& config) : config_
   const Config& c = config_;
   const std::int64_t inner = c.num_heads * c.head_dim;
   const auto norm = [&](std::string_view name) { return QkNorm(w / name, c.qk_norm, c.head_dim, c.num_heads, 1e-6, c.model); };
-  qkv_ = fused_linear(w, {"to_q", "to_k", "to_v"}, c.dim, inner, true);
+  qkv_ = stack_rows(w, {"to_q", "to_k", "to_v"}, c.dim, inner, true);
   norm_q_ = norm("norm_q");
   norm_k_ = norm("norm_k");
   if (c.image_out) to_out = Linear(w / "to_out.0", inner, c.dim);
   if (c.text) {
-    added_qkv_ = fused_linear(w, {"add_q_proj", "add_k_proj", "add_v_proj"}, c.dim, inner, true);
+    added_qkv_ = stack_rows(w, {"add_q_proj", "add_k_proj", "add_v_proj"}, c.dim, inner, true);
     norm_added_q_ = norm("norm_added_q");
     norm_added_k_ = norm("norm_added_k");
     if (c.text_out) to_add_out = Linear(w / "to_add_out", inner, c.dim);

@@ -48,7 +48,7 @@ PixArt::Block::Block(const Weights& w, const PixArtConfig& c)
     : num_heads(c.num_attention_heads),
       eps(c.norm_eps),
       scale_shift_table(w.get("scale_shift_table", {6, dim_of(c)}).clone()),
-      qkv(detail::fused_linear(w / "attn1", {"to_q", "to_k", "to_v"}, dim_of(c), dim_of(c), c.attention_bias)),
+      qkv(detail::stack_rows(w / "attn1", {"to_q", "to_k", "to_v"}, dim_of(c), dim_of(c), c.attention_bias)),
       to_out(w / "attn1.to_out.0", dim_of(c), dim_of(c)),
       has_text(c.cross_attention_dim.has_value()),
       ff(w / "ff", dim_of(c), kMlpRatio * dim_of(c), c.activation_fn, c.name) {
@@ -130,8 +130,7 @@ Tensor PixArt::forward(const Tensor& latents, const Tensor& timesteps, const Con
   Tensor text, text_bias;
   if (info_.text_channels > 0) {
     text = detail::required(info_, "text", conditioning.text, {B, -1, info_.text_channels}).to(dtype_);
-    if (conditioning.text_mask.defined())
-      text_bias = detail::mask_bias(detail::required(info_, "text_mask", conditioning.text_mask, {B, text.size(1)}));
+    text_bias = detail::text_bias(info_, conditioning, text);
     if (c.caption_channels) text = caption_2_(caption_1_(text, {.activation = Activation::gelu_tanh, .residual = {}}));
   }
 

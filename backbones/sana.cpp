@@ -74,7 +74,7 @@ Sana::Block::Block(const Weights& w, const SanaConfig& c)
     : num_heads(c.num_attention_heads),
       eps(c.norm_eps),
       scale_shift_table(w.get("scale_shift_table", {6, dim_of(c)}).clone()),
-      qkv(detail::fused_linear(w / "attn1", {"to_q", "to_k", "to_v"}, dim_of(c), dim_of(c), c.attention_bias)),
+      qkv(detail::stack_rows(w / "attn1", {"to_q", "to_k", "to_v"}, dim_of(c), dim_of(c), c.attention_bias)),
       to_out(w / "attn1.to_out.0", dim_of(c), dim_of(c)),
       norm_q(w / "attn1.norm_q", c.qk_norm, c.attention_head_dim, c.num_attention_heads, 1e-5, c.name),
       norm_k(w / "attn1.norm_k", c.qk_norm, c.attention_head_dim, c.num_attention_heads, 1e-5, c.name),
@@ -146,10 +146,7 @@ Tensor Sana::forward(const Tensor& latents, const Tensor& timesteps, const Condi
   const Tensor steer = time_linear_(activate(time, Activation::silu)).unflatten(1, {6, dim});
 
   Tensor text = detail::required(info_, "text", conditioning.text, {B, -1, c.caption_channels}).to(dtype_);
-  const Tensor text_bias =
-      conditioning.text_mask.defined()
-          ? detail::mask_bias(detail::required(info_, "text_mask", conditioning.text_mask, {B, text.size(1)}))
-          : Tensor();
+  const Tensor text_bias = detail::text_bias(info_, conditioning, text);
   text = caption_2_(caption_1_(text, {.activation = Activation::gelu_tanh, .residual = {}}));
   rms_norm_(text, caption_norm_, 1e-5);
 

@@ -1,10 +1,8 @@
 #include <vitrine/backbones/t5.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdlib>
-#include <span>
 #include <utility>
 
 #include <fmt/format.h>
@@ -28,10 +26,9 @@ void validate(const T5Config& c) {
                                     {c.num_layers, "num_layers"},
                                     {c.num_heads, "num_heads"},
                                     {c.relative_attention_max_distance, "relative_attention_max_distance"}})
-    require(value > 0 && value <= kMost, c.name, fmt::format("{} is {}, expected 1 to {}", what, value, kMost));
+    detail::require_size(c.name, what, value, kMost);
   const std::int64_t buckets = c.relative_attention_num_buckets;
-  require(buckets >= 4 && buckets <= kMost, c.name,
-          fmt::format("relative_attention_num_buckets is {}, expected 4 to {}", buckets, kMost));
+  detail::require_size(c.name, "relative_attention_num_buckets", buckets, kMost, 4);
   require(c.relative_attention_max_distance > buckets / 4, c.name,
           fmt::format("relative_attention_max_distance is {}, expected more than the {} distances with a bucket of their own",
                       c.relative_attention_max_distance, buckets / 4));
@@ -51,15 +48,6 @@ std::int64_t bucket_of(std::int64_t distance, const T5Config& c) {
   return first + std::min(exact + static_cast<std::int64_t>(growth * static_cast<float>(half - exact)), half - 1);
 }
 
-// Matrices of [rows, in] over one another, without biases.
-Linear stacked_linear(const Weights& w, std::span<const char* const> names, std::int64_t in, std::int64_t rows) {
-  std::vector<detail::LinearPart> parts;
-  for (const char* name : names) parts.push_back({(w / name).get("weight", {rows, in}), {}});
-  Linear all = detail::stack_rows(w, parts);
-  for (const char* name : names) (w / name).release("weight");
-  return all;
-}
-
 // x + y, x f32 in its own memory.
 Tensor grown(Tensor x, const Tensor& y) { return detail::sum(std::move(x), y.to(DType::f32)); }
 
@@ -69,14 +57,12 @@ T5Encoder::Block T5Encoder::make_block(const Weights& w, bool has_bias) const {
   const T5Config& c = config_;
   const std::int64_t inner = c.num_heads * c.d_kv;
   const Weights attention = w / "layer.0.SelfAttention", feed_forward = w / "layer.1.DenseReluDense";
-  constexpr std::array<const char*, 3> kQkv{"q", "k", "v"};
-  constexpr std::array<const char*, 2> kGated{"wi_0", "wi_1"};
   Block block;
   block.attention_norm = Norm(w / "layer.0.layer_norm", c);
   block.feed_forward_norm = Norm(w / "layer.1.layer_norm", c);
-  block.qkv = stacked_linear(attention, kQkv, c.d_model, inner);
+  block.qkv = detail::stack_rows(attention, {"q", "k", "v"}, c.d_model, inner, false);
   block.o = Linear(attention / "o", inner, c.d_model, {.bias = false});
-  block.wi = gated_ ? stacked_linear(feed_forward, kGated, c.d_model, c.d_ff)
+  block.wi = gated_ ? detail::stack_rows(feed_forward, {"wi_0", "wi_1"}, c.d_model, c.d_ff, false)
                     : Linear(feed_forward / "wi", c.d_model, c.d_ff, {.bias = false});
   const Weights wo = feed_forward / "wo";
   block.wo = Linear(wo.get("weight", {c.d_model, c.d_ff}), {}, dtype_ == DType::f16 ? DType::f32 : dtype_, w.device());

@@ -26,6 +26,11 @@ void require(bool right, std::string_view model, std::string_view what) {
   if (!right) throw Error(fmt::format("{}: {}", model, what));
 }
 
+void require_size(std::string_view model, std::string_view argument, std::int64_t value, std::int64_t most, std::int64_t least) {
+  if (value < least || value > most)
+    throw Error(fmt::format("{}: {} is {}, expected {} to {}", model, argument, value, least, most));
+}
+
 Tensor sum(Tensor x, const Tensor& y) {
   if (!x.is_unique()) return add(x, y);
   add_(x, y);
@@ -70,23 +75,8 @@ FeedForward::FeedForward(const Weights& w, const FeedForwardConfig& feed_forward
   if (config.kind == MlpKind::plain || config.kind == MlpKind::packed) {
     fc1 = Linear(w / "fc1", dim, hidden, {.bias = config.bias, .scale = {}});
   } else {
-    std::vector<LinearPart> parts;  // gate, value
-    if (config.kind == MlpKind::glu) {
-      const Weights all = w / "fc1";
-      const Tensor weight = all.get("weight", {hidden, dim}), bias = config.bias ? all.get("bias", {hidden}) : Tensor();
-      for (const std::int64_t begin : {inner, std::int64_t{0}})
-        parts.push_back({weight.slice(0, begin, begin + inner), config.bias ? bias.slice(0, begin, begin + inner) : Tensor()});
-      fc1 = stack_rows(all, parts);
-      all.release("weight");
-    } else {
-      for (const char* name : {"fc1_g", "fc1_x"}) {
-        const Weights part = w / name;
-        parts.push_back({part.get("weight", {hidden, dim}), config.bias ? part.get("bias", {hidden}) : Tensor()});
-      }
-      fc1 = stack_rows(w, parts);
-      (w / "fc1_g").release("weight");
-      (w / "fc1_x").release("weight");
-    }
+    fc1 = config.kind == MlpKind::glu ? gate_first(w / "fc1", dim, inner, config.bias)
+                                      : stack_rows(w, {"fc1_g", "fc1_x"}, dim, hidden, config.bias);
   }
   if (config.norm) norm = Norm(w / "norm", inner, *config.norm);
   fc2 = Linear(w / "fc2", inner, dim, {.bias = config.bias, .scale = layer_scale});
@@ -110,6 +100,25 @@ Linear stack_rows(const Weights& w, std::span<const LinearPart> parts) {
     any_bias = any_bias || part.bias.defined();
   }
   return Linear(concat(weights, 0), any_bias ? concat(biases, 0) : Tensor(), w.dtype(), w.device());
+}
+
+Linear stack_rows(const Weights& w, std::initializer_list<std::string_view> names, std::int64_t in, std::int64_t out, bool bias) {
+  std::vector<LinearPart> parts;
+  for (const std::string_view name : names)
+    parts.push_back({(w / name).get("weight", {out, in}), bias ? (w / name).get("bias", {out}) : Tensor()});
+  Linear linear = stack_rows(w, parts);
+  for (const std::string_view name : names) (w / name).release("weight");
+  return linear;
+}
+
+Linear gate_first(const Weights& w, std::int64_t in, std::int64_t hidden, bool with_bias) {
+  const Tensor weight = w.get("weight", {2 * hidden, in}), bias = with_bias ? w.get("bias", {2 * hidden}) : Tensor();
+  std::vector<LinearPart> parts;
+  for (const std::int64_t begin : {hidden, std::int64_t{0}})
+    parts.push_back({weight.slice(0, begin, begin + hidden), with_bias ? bias.slice(0, begin, begin + hidden) : Tensor()});
+  Linear linear = stack_rows(w, parts);
+  w.release("weight");
+  return linear;
 }
 
 SelfAttention::SelfAttention(const Weights& w, const SelfAttentionConfig& config, const Tensor& layer_scale) : config_(config) {

@@ -26,6 +26,9 @@ inline std::size_t parse_choice(std::string_view model, std::string_view argumen
 
 // Throws Error "MODEL: WHAT" where `right` is false.
 void require(bool right, std::string_view model, std::string_view what);
+// Throws Error "MODEL: ARGUMENT is VALUE, expected LEAST to MOST". The default is far above any model, and safe to multiply.
+void require_size(std::string_view model, std::string_view argument, std::int64_t value, std::int64_t most = 1 << 16,
+                  std::int64_t least = 1);
 
 // x + y; in x's memory where nobody else holds it.
 Tensor sum(Tensor x, const Tensor& y);
@@ -130,6 +133,10 @@ struct LinearPart {
   Tensor weight, bias;
 };
 Linear stack_rows(const Weights& w, std::span<const LinearPart> parts);
+// Those of w.NAME [out, in] for each name.
+Linear stack_rows(const Weights& w, std::initializer_list<std::string_view> names, std::int64_t in, std::int64_t out, bool bias);
+// w [2 hidden, in], whose rows are values, then gates, with the gates first, as gated_activation takes them.
+Linear gate_first(const Weights& w, std::int64_t in, std::int64_t hidden, bool bias);
 
 // --- head --------------------------------------------------------------------------------------------------------
 

@@ -26,10 +26,6 @@ Conv2dOptions padded(std::int64_t kernel) { return {.pad_h = (kernel - 1) / 2, .
 
 // Configuration with every list spelled out by level, checked.
 UNetConfig checked(UNetConfig c) {
-  constexpr std::int64_t kMost = 1 << 16;  // far above any model, and safe to multiply
-  const auto sane = [&](std::int64_t n, std::string_view what, std::int64_t least = 1) {
-    require(n >= least && n <= kMost, c.name, fmt::format("{} is {}, expected {} to {}", what, n, least, kMost));
-  };
   const std::size_t levels = c.block_out_channels.size();
   require(levels > 0 && levels <= 8, c.name, fmt::format("block_out_channels has {} levels, expected 1 to 8", levels));
   require(c.down_block_types.size() == levels && c.up_block_types.size() == levels, c.name,
@@ -54,13 +50,13 @@ UNetConfig checked(UNetConfig c) {
                                     {c.num_class_embeds.value_or(1), "num_class_embeds"},
                                     {c.sample_size[0], "sample_size"},
                                     {c.sample_size[1], "sample_size"}})
-    sane(value, what);
+    detail::require_size(c.name, what, value);
   for (std::size_t i = 0; i < levels; ++i) {
-    sane(c.block_out_channels[i], "block_out_channels");
-    sane(c.layers_per_block[i], "layers_per_block");
-    sane(c.transformer_layers_per_block[i], "transformer_layers_per_block", 0);
-    sane(c.cross_attention_dim[i], "cross_attention_dim");
-    sane(c.attention_head_dim[i], "attention_head_dim");
+    detail::require_size(c.name, "block_out_channels", c.block_out_channels[i]);
+    detail::require_size(c.name, "layers_per_block", c.layers_per_block[i]);
+    detail::require_size(c.name, "transformer_layers_per_block", c.transformer_layers_per_block[i], 1 << 16, 0);
+    detail::require_size(c.name, "cross_attention_dim", c.cross_attention_dim[i]);
+    detail::require_size(c.name, "attention_head_dim", c.attention_head_dim[i]);
     require(c.block_out_channels[i] % c.norm_num_groups == 0, c.name,
             fmt::format("norm_num_groups {} does not divide block_out_channels {}", c.norm_num_groups, c.block_out_channels[i]));
     require(c.block_out_channels[i] % c.attention_head_dim[i] == 0, c.name,
@@ -228,26 +224,24 @@ UNet UNet::with_agent(const AgentSdOptions& options) const {
 Tensor UNet::embed(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning) const {
   const UNetConfig& c = config_;
   const std::int64_t B = latents.size(0), dim = c.block_out_channels[0];
-  const auto given = [&](const Tensor& t, const Shape& shape, std::string_view what) {
-    require(t.defined() && t.shape() == shape, c.name,
-            fmt::format("{} is {}, expected {}", what, t.defined() ? t.shape().to_string() : "missing", shape.to_string()));
-    return t.contiguous();
-  };
   const auto sinusoids = [&](const Tensor& values, std::int64_t channels) {
-    return detail::timestep_embedding(values, channels, c.flip_sin_to_cos, c.freq_shift).to(dtype_);
+    return detail::timestep_frequencies(values, channels, static_cast<double>(channels / 2) - c.freq_shift, c.flip_sin_to_cos)
+        .to(dtype_);
   };
-  Tensor time = sinusoids(given(timesteps, {B}, "timesteps"), dim);
+  Tensor time = sinusoids(detail::required(info_, "timesteps", timesteps, {B}), dim);
   if (cond_proj_.defined()) {
     // Latent consistency models: the guidance scale less one, as 1000 times a time.
-    const Tensor scale = affine(given(conditioning.guidance, {B}, "guidance"), 1000.0f, -1000.0f);
-    time = cond_proj_(detail::timestep_embedding(scale, *c.time_cond_proj_dim, false, 1.0).to(dtype_), {.residual = time});
+    const Tensor scale = affine(detail::required(info_, "guidance", conditioning.guidance, {B}), 1000.0f, -1000.0f);
+    const std::int64_t channels = *c.time_cond_proj_dim;
+    const Tensor guided = detail::timestep_frequencies(scale, channels, static_cast<double>(channels / 2) - 1.0, false);
+    time = cond_proj_(guided.to(dtype_), {.residual = time});
   }
   Tensor y = time_embedding_(time);
   if (c.timestep_post_act) activate_(y, detail::parse_hidden_act(c.name, "timestep_post_act", *c.timestep_post_act));
   if (class_embedding_.defined())
-    add_(y, class_embedding_(sinusoids(given(conditioning.labels, {B}, "labels").to(DType::f32), dim)));
+    add_(y, class_embedding_(sinusoids(detail::required(info_, "labels", conditioning.labels, {B}).to(DType::f32), dim)));
   if (class_table_.defined()) {
-    const Tensor labels = given(conditioning.labels, {B}, "labels").to(DType::i64);
+    const Tensor labels = detail::required(info_, "labels", conditioning.labels, {B}).to(DType::i64).contiguous();
     for (std::int64_t b = 0; b < B; ++b) {
       const std::int64_t label = labels.data<std::int64_t>()[b];
       require(label >= 0 && label < class_table_.size(0), c.name,
@@ -256,8 +250,8 @@ Tensor UNet::embed(const Tensor& latents, const Tensor& timesteps, const Conditi
     add_(y, gather_rows(class_table_, labels));
   }
   if (add_embedding_.defined()) {
-    const Tensor ids = given(conditioning.time_ids, {B, 6}, "time_ids");
-    const Tensor parts[] = {given(conditioning.pooled, {B, info_.pooled_channels}, "pooled").to(dtype_),
+    const Tensor ids = detail::required(info_, "time_ids", conditioning.time_ids, {B, 6}).contiguous();
+    const Tensor parts[] = {detail::required(info_, "pooled", conditioning.pooled, {B, info_.pooled_channels}).to(dtype_),
                             sinusoids(ids.view({6 * B}), c.addition_time_embed_dim).view({B, 6 * c.addition_time_embed_dim})};
     add_(y, add_embedding_(concat(parts, 1)));
   }
@@ -282,11 +276,7 @@ Tensor UNet::forward(const Tensor& latents, const Tensor& timesteps, const Condi
   const std::int64_t B = latents.size(0);
   detail::TransformerContext context{.latent_tokens = latents.size(1) * latents.size(2), .agent_sd = c.agent};
   if (info_.text_channels > 0) {
-    const Tensor& text = conditioning.text;
-    require(text.defined() && text.rank() == 3 && text.size(0) == B && text.size(1) > 0 && text.size(2) == info_.text_channels,
-            c.name,
-            fmt::format("text is {}, expected [{}, tokens, {}]", text.defined() ? text.shape().to_string() : "missing", B,
-                        info_.text_channels));
+    const Tensor& text = detail::required(info_, "text", conditioning.text, {B, -1, info_.text_channels});
     context.text = text.to(dtype_);
     context.text_mask = detail::key_mask(conditioning.text_mask, {B, text.size(1)}, c.name);
   }
@@ -415,11 +405,5 @@ UNetConfig parse_unet_config(const Arguments& arguments) {
   }
   return checked(std::move(c));
 }
-
-namespace detail {
-std::unique_ptr<Denoiser> build_unet(const Weights& w, const Arguments& arguments) {
-  return std::make_unique<UNet>(w, parse_unet_config(arguments));
-}
-}  // namespace detail
 
 }  // namespace vitrine

@@ -115,8 +115,4 @@ VITRINE_API std::shared_ptr<const WeightSource> with_linfusion(std::shared_ptr<c
                                                                std::shared_ptr<const WeightSource> linfusion,
                                                                const UNetConfig& config);
 
-namespace detail {
-std::unique_ptr<Denoiser> build_unet(const Weights& w, const Arguments& arguments);
-}
-
 }  // namespace vitrine

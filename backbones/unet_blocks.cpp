@@ -1,30 +1,11 @@
 #include <vitrine/backbones/unet_blocks.h>
 
-#include <cmath>
 #include <utility>
 
 namespace vitrine::detail {
 
 namespace {
 constexpr Conv2dOptions kSame{.pad_h = 1, .pad_w = 1};
-}
-
-Tensor timestep_embedding(const Tensor& values, std::int64_t dim, bool cosines_first, double shift) {
-  const Tensor v = values.to(DType::f32).contiguous();
-  const std::int64_t N = v.numel(), half = dim / 2;
-  Tensor y = Tensor::zeros({N, dim});
-  for (std::int64_t k = 0; k < half; ++k) {
-    // In f32 up to here, as the original: an angle of 1000 has digits that depend on it.
-    const float exponent = -std::log(10000.0f) * static_cast<float>(k) / static_cast<float>(static_cast<double>(half) - shift);
-    const float frequency = std::exp(exponent);
-    for (std::int64_t n = 0; n < N; ++n) {
-      const float angle = v.data<float>()[n] * frequency;
-      float* row = y.data<float>() + n * dim;
-      row[cosines_first ? half + k : k] = std::sin(angle);
-      row[cosines_first ? k : half + k] = std::cos(angle);
-    }
-  }
-  return y;
 }
 
 ResnetBlock::ResnetBlock(const Weights& w, const ResnetBlockConfig& c)

@@ -13,11 +13,6 @@
 
 namespace vitrine::detail {
 
-// Sines and cosines of values [N] times frequencies 10000^(-k / (half - shift)), k from 0 to half - 1, as [N, dim] in f32, half =
-// dim / 2: all sines, then all cosines, or the other way round; an odd dim ends in a zero. Source: diffusers'
-// get_timestep_embedding.
-Tensor timestep_embedding(const Tensor& values, std::int64_t dim, bool cosines_first, double shift);
-
 struct ResnetBlockConfig {
   std::int64_t in = 0, out = 0;
   std::int64_t time_channels = 0;  // 0: knows no time

@@ -13,24 +13,6 @@ namespace {
 
 constexpr double kLayerNormEps = 1e-5, kGroupNormEps = 1e-6;
 
-Linear stacked(const Weights& w, std::initializer_list<const char*> names, std::int64_t in, std::int64_t out) {
-  std::vector<LinearPart> parts;
-  for (const char* name : names) parts.push_back({(w / name).get("weight", {out, in}), {}});
-  Linear rows = stack_rows(w, parts);
-  for (const char* name : names) (w / name).release("weight");
-  return rows;
-}
-
-// The original's rows are values, then gates.
-Linear gate_first(const Weights& w, std::int64_t dim, std::int64_t hidden) {
-  const Tensor weight = w.get("weight", {2 * hidden, dim}), bias = w.get("bias", {2 * hidden});
-  const LinearPart parts[] = {{weight.slice(0, hidden, 2 * hidden), bias.slice(0, hidden, 2 * hidden)},
-                              {weight.slice(0, 0, hidden), bias.slice(0, 0, hidden)}};
-  Linear both = stack_rows(w, parts);
-  w.release("weight");
-  return both;
-}
-
 Tensor split_heads(const Tensor& x, std::int64_t heads) { return x.unflatten(2, {heads, x.size(2) / heads}); }
 
 decltype(SpatialTransformer::Block::attn1) make_attn1(const Weights& w, const SpatialTransformerConfig& c) {
@@ -75,7 +57,7 @@ Tensor attend_merged(const AgentAttentionSd& attn, const Tensor& normed, const T
 }  // namespace
 
 SpatialTransformer::SelfAttention::SelfAttention(const Weights& w, const SpatialTransformerConfig& c)
-    : heads(c.heads), qkv(stacked(w, {"to_q", "to_k", "to_v"}, c.dim, c.dim)), to_out(w / "to_out" / 0, c.dim, c.dim) {}
+    : heads(c.heads), qkv(stack_rows(w, {"to_q", "to_k", "to_v"}, c.dim, c.dim, false)), to_out(w / "to_out" / 0, c.dim, c.dim) {}
 
 Tensor SpatialTransformer::SelfAttention::operator()(const Tensor& x, Tensor residual) const {
   const Tensor parts = qkv(x).unflatten(2, {3, heads, x.size(2) / heads});  // [B, N, 3, heads, D]
@@ -86,7 +68,7 @@ Tensor SpatialTransformer::SelfAttention::operator()(const Tensor& x, Tensor res
 SpatialTransformer::CrossAttention::CrossAttention(const Weights& w, const SpatialTransformerConfig& c)
     : heads(c.heads),
       to_q(w / "to_q", c.dim, c.dim, {.bias = false}),
-      to_kv(stacked(w, {"to_k", "to_v"}, c.text_channels, c.dim)),
+      to_kv(stack_rows(w, {"to_k", "to_v"}, c.text_channels, c.dim, false)),
       to_out(w / "to_out" / 0, c.dim, c.dim) {}
 
 Tensor SpatialTransformer::CrossAttention::operator()(const Tensor& x, const TransformerContext& context, Tensor residual) const {
@@ -101,8 +83,7 @@ SpatialTransformer::Block::Block(const Weights& w, const SpatialTransformerConfi
       norm3(w / "norm3", c.dim, kLayerNormEps),
       attn1(make_attn1(w / "attn1", c)),
       attn2(w / "attn2", c),
-      ff_in(gate_first(w / "ff" / "net" / 0 / "proj", c.dim, 4 * c.dim)),
-      ff_out(w / "ff" / "net" / 2, 4 * c.dim, c.dim) {}
+      ff(w / "ff", c.dim, 4 * c.dim, "geglu", w.path()) {}
 
 Tensor SpatialTransformer::Block::operator()(Tensor x, std::int64_t height, std::int64_t width,
                                              const TransformerContext& context) const {
@@ -116,8 +97,8 @@ Tensor SpatialTransformer::Block::operator()(Tensor x, std::int64_t height, std:
   else
     x = attend_merged(std::get<AgentAttentionSd>(attn1), normed, x, height, width, context, x);
   x = attn2(norm2(x), context, std::move(x));
-  const Tensor hidden = gated_activation(ff_in(norm3(x)), Activation::gelu);  // [B, N, 4 dim]
-  return ff_out(hidden, {.residual = std::move(x)});
+  ff.add_to(x, norm3(x));
+  return x;
 }
 
 SpatialTransformer::SpatialTransformer(const Weights& w, const SpatialTransformerConfig& c)

@@ -12,6 +12,7 @@
 
 #include <vitrine/attention2d/agent.h>
 #include <vitrine/attention2d/linfusion.h>
+#include <vitrine/backbones/denoiser_layers.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/modules.h>
@@ -72,7 +73,7 @@ struct SpatialTransformer {
     LayerNorm norm1, norm2, norm3;
     std::variant<SelfAttention, CrossAttention, LinFusionAttention, AgentAttentionSd> attn1;
     CrossAttention attn2;
-    Linear ff_in, ff_out;  // ff_in: the gate's rows first
+    DiffusersMlp ff;
   };
 
   GroupNorm norm;
