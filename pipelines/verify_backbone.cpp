@@ -7,7 +7,6 @@
 
 #include <fmt/format.h>
 
-#include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
@@ -60,27 +59,6 @@ std::map<std::string, Tensor> run(const Backbone& model, const Tensor& images, c
   return got;
 }
 
-// A model that routes by top-k chooses another candidate where rounding is larger than the margin: a 16-bit pass is compared
-// under the choices of the f32 pass, which the case has checked, and says how many of its own were others.
-std::map<std::string, Tensor> run_routed(const Backbone& model, const Backbone& exact, const Tensor& images, const Json& outputs,
-                                         VerifyRow& row) {
-  RoutingTrace trace;
-  {
-    const RoutingScope scope(trace, RoutingScope::record);
-    run(exact, images, outputs);
-  }
-  const RoutingScope scope(trace, RoutingScope::repeat);
-  auto got = run(model, images, outputs);
-  if (trace.overridden > 0)
-    row.note = fmt::format("compared with the choices of the f32 run: {} of {} differ in {}", trace.overridden, trace.choosers,
-                           name_of(model.dtype()));
-  return got;
-}
-
-}  // namespace
-
-namespace {
-
 double loose_bound(std::string_view family, bool logits) {
   const bool wide = family == "focalnet" || family == "davit";
   if (logits) return wide ? LooseBounds::kWideLogits : LooseBounds::kLogits;
@@ -108,8 +86,9 @@ void run_backbone_case(const Json& entry, const CaseContext& context, VerifyRow&
   };
   const auto model = build(context.dtype);
   const Tensor images = nchw_to_nhwc(synthetic_tensor(input.at("name").get<std::string>(), shape));
-  const bool routed = entry.contains("smallest_topk_margin") && context.dtype != DType::f32;
-  const auto got = routed ? run_routed(*model, *build(DType::f32), images, outputs, row) : run(*model, images, outputs);
+  const auto pass = [&](DType dtype) { return run(dtype == context.dtype ? *model : *build(dtype), images, outputs); };
+  const auto got =
+      entry.contains("smallest_topk_margin") ? pass_with_exact_choices(context.dtype, pass, row) : pass(context.dtype);
 
   const auto stored = open_safetensors(path_in(context, entry.at("file")));
   for (const auto& [name, expected] : outputs.items()) {

@@ -5,7 +5,6 @@
 
 #include <fmt/format.h>
 
-#include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/backbones/denoiser.h>
 #include <vitrine/backbones/denoiser_layers.h>
 #include <vitrine/backbones/flux.h>
@@ -21,29 +20,23 @@ const GenerationBounds kDitBounds{.exact = 1e-5, .loose = 0.015, .own = {{"t_fre
 
 const GenerationBounds kFluxBounds{.exact = 5e-6, .loose = 0.015}, kTextBounds{.exact = 5e-6, .loose = 0.015};
 
-// The network of the case, its parameters counted; `arguments` beside its own.
-std::unique_ptr<Denoiser> build(std::string_view class_name, const Json& entry, const CaseContext& context,
-                                Arguments arguments = {}) {
-  for (const auto& [name, value] : entry.at("config").at("model").items()) arguments[name] = value.dump();
+// The network of the case, its parameters counted; `more` arguments beside its own.
+std::unique_ptr<Denoiser> build(std::string_view class_name, const Json& entry, const CaseContext& context, Arguments more = {}) {
+  Arguments arguments = case_arguments(entry);
+  arguments.merge(more);
   auto denoiser = create_denoiser(class_name, case_weights(entry.at("parameters"), context), arguments);
-  if (const auto expected = entry.at("n_parameters").get<std::int64_t>(); denoiser->info().parameters != expected)
-    throw Error(fmt::format("{} has {} parameters, expected {}", class_name, denoiser->info().parameters, expected));
+  check_parameters(entry, denoiser->info().parameters);
   return denoiser;
 }
 
-// An input under this name; undefined where the case has none.
-Tensor input(const Json& entry, const char* name) {
-  const Json& inputs = entry.at("inputs");
-  return inputs.contains(name) ? case_input(inputs.at(name)) : Tensor();
-}
-Tensor timesteps(const Json& entry, const char* name) { return input(entry, name).to(DType::f32); }
+Tensor timesteps(const Json& entry, const char* name) { return optional_input(entry, name).to(DType::f32); }
 
 void run_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
   check_members(config, {"model", "cfg_scale", "intermediate", "fill_pos_embed"}, "entry of config");
   const auto dit = build("DiT", entry, context);
-  const Tensor latents = nchw_to_nhwc(input(entry, "x")), times = timesteps(entry, "t");
-  const Conditioning conditioning{.labels = input(entry, "y")};
+  const Tensor latents = nchw_to_nhwc(optional_input(entry, "x")), times = timesteps(entry, "t");
+  const Conditioning conditioning{.labels = optional_input(entry, "y")};
   std::map<std::string, Tensor> got{{"t_freq", timestep_frequencies(times, TimestepEmbedder::kFrequencies, 128)}};
   constexpr std::pair<std::string_view, const char*> kPaths[] = {
       {"pos_embed", "pos_embed"}, {"t_embedder", "t_emb"}, {"x_embedder", "tokens"}, {"blocks.0", "block0"}};
@@ -60,36 +53,23 @@ void run_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
   judge_outputs(entry, context, got, bounds, row);
 }
 
-// A 16-bit pass chooses other heads where rounding is larger than the margin: it is compared under the f32 pass's choices.
 void run_moh_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
   check_members(entry.at("config"), {"model"}, "entry of config");
-  const auto forward = [&](const CaseContext& in) {
+  const auto forward = [&](DType dtype) {
+    CaseContext in = context;
+    in.dtype = dtype;
     return build("DiT", entry, in)
-        ->forward(nchw_to_nhwc(input(entry, "x")), timesteps(entry, "t"), {.labels = input(entry, "y")});
+        ->forward(nchw_to_nhwc(optional_input(entry, "x")), timesteps(entry, "t"), {.labels = optional_input(entry, "y")});
   };
-  RoutingTrace trace;
-  Tensor out;
-  {
-    const RoutingScope scope(trace, RoutingScope::record);
-    CaseContext exact = context;
-    exact.dtype = DType::f32;
-    out = forward(exact);
-  }
-  if (context.dtype != DType::f32) {
-    const RoutingScope scope(trace, RoutingScope::repeat);
-    out = forward(context);
-    if (trace.overridden > 0)
-      row.note = fmt::format("compared with the choices of the f32 run: {} of {} differ in {}", trace.overridden, trace.choosers,
-                             name_of(context.dtype));
-  }
+  const Tensor out = pass_with_exact_choices(context.dtype, forward, row);
   judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kDitBounds, row);
 }
 
 void run_dit_diffusers(const Json& entry, const CaseContext& context, VerifyRow& row) {
   check_members(entry.at("config"), {"model"}, "entry of config");
   const auto dit = build("DiTTransformer2DModel", entry, context);
-  const Tensor out = dit->forward(nchw_to_nhwc(input(entry, "hidden_states")), timesteps(entry, "timestep"),
-                                  {.labels = input(entry, "class_labels")});
+  const Tensor out = dit->forward(nchw_to_nhwc(optional_input(entry, "hidden_states")), timesteps(entry, "timestep"),
+                                  {.labels = optional_input(entry, "class_labels")});
   judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kDitBounds, row);
 }
 
@@ -122,8 +102,9 @@ std::array<std::int64_t, 2> grid_of(const Tensor& image_ids) {
 void run_flux(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
   check_members(config, {"model", "clear"}, "entry of config");
-  const Tensor tokens = input(entry, "hidden_states"), text = input(entry, "encoder_hidden_states"),
-               image_ids = input(entry, "img_ids").to(DType::f32), text_ids = input(entry, "txt_ids").to(DType::f32);
+  const Tensor tokens = optional_input(entry, "hidden_states"), text = optional_input(entry, "encoder_hidden_states"),
+               image_ids = optional_input(entry, "img_ids").to(DType::f32),
+               text_ids = optional_input(entry, "txt_ids").to(DType::f32);
   std::array<std::int64_t, 2> grid = grid_of(image_ids);
   Arguments more;
   if (config.contains("clear")) {
@@ -135,7 +116,7 @@ void run_flux(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const auto denoiser = build("FluxTransformer2DModel", entry, context, more);
   const Tensor out = dynamic_cast<const Flux&>(*denoiser).forward_tokens(
       tokens, grid, text_ids, image_ids, timesteps(entry, "timestep"),
-      {.text = text, .pooled = input(entry, "pooled_projections"), .guidance = input(entry, "guidance")});
+      {.text = text, .pooled = optional_input(entry, "pooled_projections"), .guidance = optional_input(entry, "guidance")});
   judge_outputs(entry, context, {{"out", out}}, kFluxBounds, row);
 }
 
@@ -152,14 +133,14 @@ void run_text_to_image(std::string_view class_name, const Json& entry, const Cas
   const Observer observer = [&](std::string_view path, const Tensor& output) {
     if (path == "pos_embed.pos_embed") got["pos_embed"] = output.clone();
   };
-  const Conditioning conditioning{.text = input(entry, "encoder_hidden_states"),
-                                  .text_mask = input(entry, "encoder_attention_mask"),
-                                  .pooled = input(entry, "pooled_projections"),
-                                  .guidance = input(entry, "guidance"),
-                                  .resolution = input(entry, "resolution"),
-                                  .aspect_ratio = input(entry, "aspect_ratio")};
-  got["out"] = nhwc_to_nchw(
-      denoiser->forward(nchw_to_nhwc(input(entry, "hidden_states")), timesteps(entry, "timestep"), conditioning, observer));
+  const Conditioning conditioning{.text = optional_input(entry, "encoder_hidden_states"),
+                                  .text_mask = optional_input(entry, "encoder_attention_mask"),
+                                  .pooled = optional_input(entry, "pooled_projections"),
+                                  .guidance = optional_input(entry, "guidance"),
+                                  .resolution = optional_input(entry, "resolution"),
+                                  .aspect_ratio = optional_input(entry, "aspect_ratio")};
+  got["out"] = nhwc_to_nchw(denoiser->forward(nchw_to_nhwc(optional_input(entry, "hidden_states")), timesteps(entry, "timestep"),
+                                              conditioning, observer));
   judge_outputs(entry, context, got, bounds, row);
 }
 

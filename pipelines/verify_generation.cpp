@@ -77,6 +77,22 @@ Weights case_weights(const Json& parameters, const CaseContext& context) {
   return Weights(synthetic_weights(entries_of(read_json(path_in(context, parameters)))), {.dtype = context.dtype, .device = {}});
 }
 
+Arguments case_arguments(const Json& entry) {
+  Arguments arguments;
+  for (const auto& [name, value] : entry.at("config").at("model").items()) arguments[name] = value.dump();
+  return arguments;
+}
+
+Tensor optional_input(const Json& entry, const char* name) {
+  const Json& inputs = entry.at("inputs");
+  return inputs.contains(name) ? case_input(inputs.at(name)) : Tensor();
+}
+
+void check_parameters(const Json& entry, std::int64_t parameters) {
+  const auto expected = entry.at("n_parameters").get<std::int64_t>();
+  if (parameters != expected) throw Error(fmt::format("{} parameters, expected {}", parameters, expected));
+}
+
 void judge_outputs(const Json& entry, const CaseContext& context, const std::map<std::string, Tensor>& got,
                    const GenerationBounds& bounds, VerifyRow& row) {
   const bool exact = context.dtype == DType::f32;

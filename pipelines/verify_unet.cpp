@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/attention2d/token_merge.h>
 #include <vitrine/backbones/autoencoder_kl.h>
 #include <vitrine/backbones/autoencoder_tiny.h>
@@ -21,34 +20,17 @@ namespace {
 // PyTorch in bf16 is at 0.019 (vae_sd_small) and 0.020 (unet_sd15, unet_linfusion).
 constexpr double kLoose = 0.025;
 
-Arguments model_arguments(const Json& entry) {
-  Arguments arguments;
-  for (const auto& [name, value] : entry.at("config").at("model").items()) arguments[name] = value.dump();
-  return arguments;
-}
-
-// An input, or nothing.
-Tensor input_of(const Json& entry, const char* name) {
-  const Json& inputs = entry.at("inputs");
-  return inputs.contains(name) ? case_input(inputs[name]) : Tensor();
-}
-
-void check_parameters(const Json& entry, std::int64_t parameters) {
-  const auto expected = entry.at("n_parameters").get<std::int64_t>();
-  if (parameters != expected) throw Error(fmt::format("{} parameters, expected {}", parameters, expected));
-}
-
 void run_autoencoder_kl(const Json& entry, const CaseContext& context, VerifyRow& row) {
   check_members(entry.at("config"), {"model"}, "config");
-  const AutoencoderKL model(case_weights(entry.at("parameters"), context), parse_autoencoder_kl_config(model_arguments(entry)));
+  const AutoencoderKL model(case_weights(entry.at("parameters"), context), parse_autoencoder_kl_config(case_arguments(entry)));
   check_parameters(entry, model.info().parameters);
   std::map<std::string, Tensor> got;
-  if (const Tensor image = input_of(entry, "image"); image.defined()) {
+  if (const Tensor image = optional_input(entry, "image"); image.defined()) {
     const AutoencoderKL::Distribution d = model.distribution(nchw_to_nhwc(image));
     got["mean"] = nhwc_to_nchw(d.mean);
     got["logvar"] = nhwc_to_nchw(d.logvar);
   }
-  if (const Tensor latent = input_of(entry, "latent"); latent.defined())
+  if (const Tensor latent = optional_input(entry, "latent"); latent.defined())
     got["image"] = nhwc_to_nchw(model.decode(nchw_to_nhwc(latent)));
   judge_outputs(entry, context, got, {.exact = 1e-5, .loose = kLoose}, row);
 }
@@ -56,18 +38,18 @@ void run_autoencoder_kl(const Json& entry, const CaseContext& context, VerifyRow
 void run_autoencoder_tiny(const Json& entry, const CaseContext& context, VerifyRow& row) {
   check_members(entry.at("config"), {"model"}, "config");
   const AutoencoderTiny model(case_weights(entry.at("parameters"), context),
-                              parse_autoencoder_tiny_config(model_arguments(entry)));
+                              parse_autoencoder_tiny_config(case_arguments(entry)));
   check_parameters(entry, model.info().parameters);
   judge_outputs(entry, context,
-                {{"latents", nhwc_to_nchw(model.encode(nchw_to_nhwc(input_of(entry, "image"))))},
-                 {"image", nhwc_to_nchw(model.decode(nchw_to_nhwc(input_of(entry, "latent"))))}},
+                {{"latents", nhwc_to_nchw(model.encode(nchw_to_nhwc(optional_input(entry, "image"))))},
+                 {"image", nhwc_to_nchw(model.decode(nchw_to_nhwc(optional_input(entry, "latent"))))}},
                 {.exact = 1e-5, .loose = kLoose}, row);
 }
 
 void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
   check_members(config, {"model", "linfusion", "agent"}, "config");
-  Arguments arguments = model_arguments(entry);
+  Arguments arguments = case_arguments(entry);
   if (config.value("linfusion", false)) arguments["attention"] = "\"linfusion\"";
   if (config.contains("agent")) {
     arguments["attention"] = "\"agent\"";
@@ -78,28 +60,14 @@ void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
     of.dtype = dtype;
     const UNet model(case_weights(entry.at("parameters"), of), parse_unet_config(arguments));
     check_parameters(entry, model.info().parameters);
-    return model.forward(nchw_to_nhwc(input_of(entry, "sample")), input_of(entry, "timestep").to(DType::f32),
-                         {.labels = input_of(entry, "class_labels"),
-                          .text = input_of(entry, "encoder_hidden_states"),
-                          .text_mask = input_of(entry, "encoder_attention_mask"),
-                          .pooled = input_of(entry, "text_embeds"),
-                          .time_ids = input_of(entry, "time_ids")});
+    return model.forward(nchw_to_nhwc(optional_input(entry, "sample")), optional_input(entry, "timestep").to(DType::f32),
+                         {.labels = optional_input(entry, "class_labels"),
+                          .text = optional_input(entry, "encoder_hidden_states"),
+                          .text_mask = optional_input(entry, "encoder_attention_mask"),
+                          .pooled = optional_input(entry, "text_embeds"),
+                          .time_ids = optional_input(entry, "time_ids")});
   };
-  RoutingTrace trace;
-  Tensor out;
-  if (config.contains("agent") && context.dtype != DType::f32) {
-    // Tokens merge with others where rounding is larger than the margin: compared under the matches of the f32 pass.
-    {
-      const RoutingScope scope(trace, RoutingScope::record);
-      pass(DType::f32);
-    }
-    const RoutingScope scope(trace, RoutingScope::repeat);
-    out = pass(context.dtype);
-    row.note = fmt::format("compared with the matches of the f32 run: {} of {} differ in {}", trace.overridden, trace.choosers,
-                           name_of(context.dtype));
-  } else {
-    out = pass(context.dtype);
-  }
+  const Tensor out = config.contains("agent") ? pass_with_exact_choices(context.dtype, pass, row) : pass(context.dtype);
   judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, {.exact = 1e-5, .loose = kLoose}, row);
 }
 

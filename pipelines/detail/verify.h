@@ -8,8 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/pipelines/verify.h>
 
@@ -45,6 +47,25 @@ struct LooseBounds {
   // Families whose sums grow with the map: PyTorch itself is at 0.029 of the logits and 0.081 of the last map (FocalNet).
   static constexpr double kWideLogits = 0.045, kWideFeatures = 0.1;
 };
+
+// pass(dtype) of a model that chooses (routes by top-k, merges tokens): it chooses another candidate where rounding is larger
+// than the margin, so a 16-bit pass is made under the choices of the f32 pass, which the case has checked; the row says how many
+// of its own were others.
+template <typename Pass>
+auto pass_with_exact_choices(DType dtype, const Pass& pass, VerifyRow& row) {
+  if (dtype == DType::f32) return pass(dtype);
+  RoutingTrace trace;
+  {
+    const RoutingScope scope(trace, RoutingScope::record);
+    pass(DType::f32);
+  }
+  const RoutingScope scope(trace, RoutingScope::repeat);
+  auto got = pass(dtype);
+  if (trace.overridden > 0)
+    row.note = fmt::format("compared with the choices of the f32 run: {} of {} differ in {}", trace.overridden, trace.choosers,
+                           name_of(dtype));
+  return got;
+}
 
 std::string path_in(const CaseContext& context, const Json& file);
 Shape shape_of(const Json& sizes);                                              // throws Error

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <vitrine/backbones/config.h>
 #include <vitrine/layers/weights.h>
 #include <vitrine/pipelines/detail/verify.h>
 
@@ -31,6 +32,13 @@ CaseRunner generation_runner(std::string_view kind);  // null: no such kind
 Tensor case_input(const Json& input);
 // The parameters listed in the file that `parameters` names, synthetic, in the context's dtype.
 Weights case_weights(const Json& parameters, const CaseContext& context);
+
+// config.model, the arguments of the original's class.
+Arguments case_arguments(const Json& entry);
+// The input of this name; undefined where the case has none.
+Tensor optional_input(const Json& entry, const char* name);
+// Throws Error unless the model has as many parameters as the case.
+void check_parameters(const Json& entry, std::int64_t parameters);
 
 struct GenerationBounds {
   double exact;         // f32: of max |a - b| over the largest reference value; the full output's rms to 1e-4 relative
