@@ -11,6 +11,7 @@
 #include <vitrine/backbones/pixart.h>
 #include <vitrine/backbones/sana.h>
 #include <vitrine/backbones/sd3.h>
+#include <vitrine/backbones/unet.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/layers/ops.h>
@@ -19,8 +20,8 @@ namespace vitrine {
 namespace detail {
 
 std::span<const DenoiserFamily* const> denoiser_families() {
-  static constexpr const DenoiserFamily* kFamilies[] = {&kDitFamily, &kDitDiffusersFamily, &kFluxFamily,
-                                                        &kSd3Family, &kPixArtFamily,       &kSanaFamily};
+  static constexpr const DenoiserFamily* kFamilies[] = {&kDitFamily,    &kDitDiffusersFamily, &kFluxFamily, &kSd3Family,
+                                                        &kPixArtFamily, &kSanaFamily,         &kUNetFamily};
   return kFamilies;
 }
 

@@ -23,7 +23,7 @@ namespace vitrine {
 struct Conditioning {
   Tensor labels{};        // i64 [B]: class ids; num_classes: the unconditional class
   Tensor text{};          // [B, T, C]: states of the text encoder
-  Tensor text_mask{};     // i64 [B, T], 1 where a token counts; undefined: all do
+  Tensor text_mask{};     // i64 or floating [B, T], 1 where a token counts, 0 elsewhere; undefined: all do
   Tensor pooled{};        // [B, C]: the text in one vector
   Tensor guidance{};      // f32 [B]: the guidance scale where it was distilled into the network (FLUX, Sana)
   Tensor time_ids{};      // f32 [B, 6]: original size, crop, target size (SDXL)

@@ -33,8 +33,8 @@ Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double di
   return y;
 }
 
-Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out) {
-  Linear linear(w.get("weight", {out, in}), w.get("bias", {out}), DType::f32, w.device());
+Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out, bool bias) {
+  Linear linear(w.get("weight", {out, in}), bias ? w.get("bias", {out}) : Tensor(), DType::f32, w.device());
   w.release("weight");
   return linear;
 }

@@ -26,13 +26,14 @@ namespace vitrine::detail {
 Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor, bool cosines_first = true);
 
 // w.weight [out, in] and w.bias, in f32 whatever the model's type.
-Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out);
+Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out, bool bias = true);
 
 // w.linear_1, activation, w.linear_2: [B, in] -> f32 [B, out].
 struct VectorMlp {
   VectorMlp() = default;
   VectorMlp(const Weights& w, std::int64_t in, std::int64_t out, Activation activation = Activation::silu);
   VectorMlp(const Weights& first, const Weights& second, std::int64_t in, std::int64_t out, Activation activation);
+  bool defined() const { return linear_1.defined(); }
   Tensor operator()(const Tensor& x) const;
 
   Linear linear_1, linear_2;

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/arguments.h>
+#include <vitrine/backbones/denoiser_family.h>
 #include <vitrine/backbones/hierarchical.h>
 #include <vitrine/backbones/text_encoder.h>
 #include <vitrine/backbones/tokens.h>
@@ -105,9 +106,6 @@ std::vector<std::string> self_attention_paths(const UNetConfig& c) {
 
 }  // namespace
 
-UNet::Embedding::Embedding(const Weights& w, std::int64_t in, std::int64_t out, Activation activation)
-    : linear_1(w / "linear_1", in, out), linear_2(w / "linear_2", out, out), activation(activation) {}
-
 UNet::Step UNet::make_step(const Weights& block, std::int64_t index, std::int64_t in, std::size_t level, bool attention,
                            double scale_factor) const {
   const UNetConfig& c = config_;
@@ -137,14 +135,15 @@ UNet::Step UNet::make_step(const Weights& block, std::int64_t index, std::int64_
 void UNet::make_embeddings(const Weights& w) {
   const UNetConfig& c = config_;
   const std::int64_t in = c.block_out_channels[0], out = c.time_embedding_dim.value_or(4 * in);
-  time_embedding_ = Embedding(w / "time_embedding", in, out, activation_);
-  if (c.time_cond_proj_dim) cond_proj_ = Linear(w / "time_embedding" / "cond_proj", *c.time_cond_proj_dim, in, {.bias = false});
+  time_embedding_ = detail::VectorMlp(w / "time_embedding", in, out, activation_);
+  if (c.time_cond_proj_dim)
+    cond_proj_ = detail::vector_linear(w / "time_embedding" / "cond_proj", *c.time_cond_proj_dim, in, false);
   if (c.class_embed_type)
-    class_embedding_ = Embedding(w / "class_embedding", in, out, activation_);
+    class_embedding_ = detail::VectorMlp(w / "class_embedding", in, out, activation_);
   else if (c.num_class_embeds)
-    class_table_ = (w / "class_embedding").get("weight", {*c.num_class_embeds, out}, w.dtype());
+    class_table_ = (w / "class_embedding").get("weight", {*c.num_class_embeds, out});
   if (c.addition_embed_type)
-    add_embedding_ = Embedding(w / "add_embedding", c.projection_class_embeddings_input_dim, out, Activation::silu);
+    add_embedding_ = detail::VectorMlp(w / "add_embedding", c.projection_class_embeddings_input_dim, out);
 }
 
 UNet::UNet(const Weights& w, UNetConfig config) : config_(checked(std::move(config))) {
@@ -195,21 +194,16 @@ UNet::UNet(const Weights& w, UNetConfig config) : config_(checked(std::move(conf
   }
   norm_out_ = GroupNorm(w / "conv_norm_out", dims[0], c.norm_num_groups, c.norm_eps);
   conv_out_ = Conv2d(w / "conv_out", dims[0], c.out_channels, c.conv_out_kernel, c.conv_out_kernel, padded(c.conv_out_kernel));
-  w.check(c.name);
 
-  const bool text_time = c.addition_embed_type.has_value();
-  info_ = {.name = c.name,
-           .source = "arXiv:2112.10752; diffusers UNet2DConditionModel",
-           .in_channels = c.in_channels,
-           .out_channels = c.out_channels,
-           .height = c.sample_size[0],
-           .width = c.sample_size[1],
-           .num_classes = c.num_class_embeds.value_or(0),
-           .text_channels = self_attention_paths(c).empty() ? 0 : c.cross_attention_dim[0],
-           .pooled_channels = text_time ? c.projection_class_embeddings_input_dim - 6 * c.addition_time_embed_dim : 0,
-           .takes_guidance = c.time_cond_proj_dim.has_value(),
-           .guided_channels = c.out_channels,
-           .parameters = w.parameters()};
+  info_.name = c.name;
+  info_.in_channels = c.in_channels;
+  info_.out_channels = info_.guided_channels = c.out_channels;
+  info_.height = c.sample_size[0];
+  info_.width = c.sample_size[1];
+  info_.num_classes = c.num_class_embeds.value_or(0);
+  info_.text_channels = self_attention_paths(c).empty() ? 0 : c.cross_attention_dim[0];
+  if (c.addition_embed_type) info_.pooled_channels = c.projection_class_embeddings_input_dim - 6 * c.addition_time_embed_dim;
+  info_.takes_guidance = c.time_cond_proj_dim.has_value();
   dtype_ = w.dtype();
 }
 
@@ -220,21 +214,20 @@ UNet UNet::with_agent(const AgentSdOptions& options) const {
   return other;
 }
 
-// [B, time channels], activated: what all residual blocks look at.
-Tensor UNet::embed(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning) const {
+// f32 [B, time channels], activated: what all residual blocks look at.
+Tensor UNet::embed(const Tensor& timesteps, const Conditioning& conditioning) const {
   const UNetConfig& c = config_;
-  const std::int64_t B = latents.size(0), dim = c.block_out_channels[0];
+  const std::int64_t B = timesteps.size(0), dim = c.block_out_channels[0];
   const auto sinusoids = [&](const Tensor& values, std::int64_t channels) {
-    return detail::timestep_frequencies(values, channels, static_cast<double>(channels / 2) - c.freq_shift, c.flip_sin_to_cos)
-        .to(dtype_);
+    return detail::timestep_frequencies(values, channels, static_cast<double>(channels / 2) - c.freq_shift, c.flip_sin_to_cos);
   };
-  Tensor time = sinusoids(detail::required(info_, "timesteps", timesteps, {B}), dim);
+  Tensor time = sinusoids(timesteps, dim);
   if (cond_proj_.defined()) {
     // Latent consistency models: the guidance scale less one, as 1000 times a time.
-    const Tensor scale = affine(detail::required(info_, "guidance", conditioning.guidance, {B}), 1000.0f, -1000.0f);
+    const Tensor scale =
+        affine(detail::required(info_, "guidance", conditioning.guidance, {B}).to(DType::f32), 1000.0f, -1000.0f);
     const std::int64_t channels = *c.time_cond_proj_dim;
-    const Tensor guided = detail::timestep_frequencies(scale, channels, static_cast<double>(channels / 2) - 1.0, false);
-    time = cond_proj_(guided.to(dtype_), {.residual = time});
+    add_(time, cond_proj_(detail::timestep_frequencies(scale, channels, static_cast<double>(channels / 2) - 1.0, false)));
   }
   Tensor y = time_embedding_(time);
   if (c.timestep_post_act) activate_(y, detail::parse_hidden_act(c.name, "timestep_post_act", *c.timestep_post_act));
@@ -251,7 +244,7 @@ Tensor UNet::embed(const Tensor& latents, const Tensor& timesteps, const Conditi
   }
   if (add_embedding_.defined()) {
     const Tensor ids = detail::required(info_, "time_ids", conditioning.time_ids, {B, 6}).contiguous();
-    const Tensor parts[] = {detail::required(info_, "pooled", conditioning.pooled, {B, info_.pooled_channels}).to(dtype_),
+    const Tensor parts[] = {detail::required(info_, "pooled", conditioning.pooled, {B, info_.pooled_channels}).to(DType::f32),
                             sinusoids(ids.view({6 * B}), c.addition_time_embed_dim).view({B, 6 * c.addition_time_embed_dim})};
     add_(y, add_embedding_(concat(parts, 1)));
   }
@@ -268,19 +261,15 @@ Tensor UNet::run(const Step& step, Tensor x, const Tensor& time, const detail::T
 Tensor UNet::forward(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning,
                      const Observer& observer) const {
   const UNetConfig& c = config_;
-  require(latents.defined() && latents.rank() == 4 && latents.size(3) == c.in_channels && is_floating_point(latents.dtype()) &&
-              latents.numel() > 0,
-          c.name,
-          fmt::format("latents are {}, expected floating [B, H, W, {}]",
-                      latents.defined() ? latents.shape().to_string() : "missing", c.in_channels));
+  detail::check_latents(info_, latents, timesteps);
   const std::int64_t B = latents.size(0);
   detail::TransformerContext context{.latent_tokens = latents.size(1) * latents.size(2), .agent_sd = c.agent};
   if (info_.text_channels > 0) {
     const Tensor& text = detail::required(info_, "text", conditioning.text, {B, -1, info_.text_channels});
     context.text = text.to(dtype_);
-    context.text_mask = detail::key_mask(conditioning.text_mask, {B, text.size(1)}, c.name);
+    context.text_bias = detail::text_bias(info_, conditioning, text);
   }
-  const Tensor time = embed(latents, timesteps, conditioning);  // [B, time channels]
+  const Tensor time = embed(timesteps, conditioning);  // [B, time channels]
 
   Tensor x = latents.to(dtype_);
   x = conv_in_(c.center_input_sample ? affine(x, 2.0f, -1.0f) : x);  // [B, H, W, C]
@@ -340,8 +329,9 @@ AgentSdOptions parse_agent(const std::string& model, const std::string& json) {
 
 }  // namespace
 
-UNetConfig parse_unet_config(const Arguments& arguments) {
+UNetConfig parse_unet_config(const Arguments& arguments, std::string_view name) {
   UNetConfig c;
+  c.name = name;
   std::string attention = "softmax", attention_type = "default", time_embedding_type = "positional";
   bool dual = false, concatenated = false;
   detail::ArgumentReader reader(c.name, arguments);
@@ -384,8 +374,8 @@ UNetConfig parse_unet_config(const Arguments& arguments) {
       .get("dual_cross_attention", dual)
       .get("class_embeddings_concat", concatenated)
       // of training, of other kinds of blocks; attention is done in f32 anyway
-      .ignore({"_class_name", "_diffusers_version", "_name_or_path", "dropout", "upcast_attention", "resnet_skip_time_act",
-               "resnet_out_scale_factor", "mid_block_only_cross_attention", "addition_embed_type_num_heads", "agent"});
+      .ignore({"dropout", "upcast_attention", "resnet_skip_time_act", "resnet_out_scale_factor", "mid_block_only_cross_attention",
+               "addition_embed_type_num_heads", "agent"});
   // Of other models (Kandinsky, GLIGEN, asymmetric ones) and not known here: they may be there without a value.
   constexpr std::array<std::string_view, 5> kUnknown{"num_attention_heads", "encoder_hid_dim", "encoder_hid_dim_type",
                                                      "cross_attention_norm", "reverse_transformer_layers_per_block"};
@@ -406,4 +396,32 @@ UNetConfig parse_unet_config(const Arguments& arguments) {
   return checked(std::move(c));
 }
 
+// --- variants ----------------------------------------------------------------------------------------------------
+
+namespace detail {
+namespace {
+
+constexpr DenoiserVariant kVariants[] = {
+    {"stable-diffusion-v1-5", R"({"cross_attention_dim":768})"},
+    {"stable-diffusion-2-1",
+     R"({"sample_size":96,"cross_attention_dim":1024,"attention_head_dim":[5,10,20,20],"use_linear_projection":true})"},
+    {"stable-diffusion-xl-base-1.0",
+     R"({"sample_size":128,"block_out_channels":[320,640,1280],)"
+     R"("down_block_types":["DownBlock2D","CrossAttnDownBlock2D","CrossAttnDownBlock2D"],)"
+     R"("up_block_types":["CrossAttnUpBlock2D","CrossAttnUpBlock2D","UpBlock2D"],)"
+     R"("cross_attention_dim":2048,"attention_head_dim":[5,10,20],"transformer_layers_per_block":[1,2,10],)"
+     R"("use_linear_projection":true,"addition_embed_type":"text_time"})"},
+};
+constexpr DenoiserVariant kConstructors[] = {{"UNet2DConditionModel", "{}"}};
+
+std::unique_ptr<Denoiser> build_unet(std::string_view name, const Weights& w, const Arguments& arguments) {
+  return std::make_unique<UNet>(w, parse_unet_config(arguments, name));
+}
+
+}  // namespace
+
+constinit const DenoiserFamily kUNetFamily{"unet", "arXiv:2112.10752; diffusers 0.42 unet_2d_condition.py", kVariants,
+                                           kConstructors, build_unet};
+
+}  // namespace detail
 }  // namespace vitrine

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <vitrine/backbones/denoiser.h>
+#include <vitrine/backbones/denoiser_layers.h>
 #include <vitrine/backbones/unet_blocks.h>
 #include <vitrine/backbones/unet_transformer.h>
 #include <vitrine/layers/upsample_conv.h>
@@ -54,12 +55,13 @@ struct UNetConfig {
   UNetAttention attention = UNetAttention::softmax;  // "softmax", "linfusion", "agent"
   AgentSdOptions agent;                              // an object of AgentSD's options
 };
-// From the members of a config.json as JSON texts; throws Error.
-VITRINE_API UNetConfig parse_unet_config(const Arguments& arguments);
+// From the members of a config.json as JSON texts; `name` is for messages. Throws Error.
+VITRINE_API UNetConfig parse_unet_config(const Arguments& arguments, std::string_view name = "UNet2DConditionModel");
 
 class VITRINE_API UNet final : public Denoiser {
  public:
-  UNet(const Weights& w, UNetConfig config);  // throws Error
+  // Throws Error. create_denoiser checks for parameters that were not read and fills in info's name, source and parameters.
+  UNet(const Weights& w, UNetConfig config);
 
   // Reads text and text_mask; labels with num_class_embeds or class_embed_type, pooled and time_ids with text_time, guidance with
   // time_cond_proj_dim. Latents may have any size.
@@ -82,27 +84,19 @@ class VITRINE_API UNet final : public Denoiser {
     Conv2d down;
     UpsampleConv2d up;
   };
-  struct Embedding {  // TimestepEmbedding: two linear layers
-    Embedding() = default;
-    Embedding(const Weights& w, std::int64_t in, std::int64_t out, Activation activation);
-    bool defined() const { return linear_1.defined(); }
-    Tensor operator()(const Tensor& x) const { return linear_2(linear_1(x, {.activation = activation})); }
-    Linear linear_1, linear_2;
-    Activation activation = Activation::silu;
-  };
 
   Step make_step(const Weights& block, std::int64_t index, std::int64_t in, std::size_t level, bool attention,
                  double scale_factor = 1.0) const;
   void make_embeddings(const Weights& w);
-  Tensor embed(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning) const;
+  Tensor embed(const Tensor& timesteps, const Conditioning& conditioning) const;
   Tensor run(const Step& step, Tensor x, const Tensor& time, const detail::TransformerContext& context) const;
 
   UNetConfig config_;
   Activation activation_ = Activation::silu;
   Conv2d conv_in_, conv_out_;
-  Embedding time_embedding_, class_embedding_, add_embedding_;
+  detail::VectorMlp time_embedding_, class_embedding_, add_embedding_;
   Linear cond_proj_;
-  Tensor class_table_;
+  Tensor class_table_;  // f32
   std::vector<Level> down_, up_;
   std::vector<Step> mid_;
   GroupNorm norm_out_;
@@ -114,5 +108,10 @@ class VITRINE_API UNet final : public Denoiser {
 VITRINE_API std::shared_ptr<const WeightSource> with_linfusion(std::shared_ptr<const WeightSource> unet,
                                                                std::shared_ptr<const WeightSource> linfusion,
                                                                const UNetConfig& config);
+
+namespace detail {
+struct DenoiserFamily;
+extern const DenoiserFamily kUNetFamily;
+}  // namespace detail
 
 }  // namespace vitrine

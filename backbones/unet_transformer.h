@@ -36,14 +36,14 @@ namespace detail {
 struct SpatialTransformerConfig {
   std::int64_t dim = 0, heads = 8, layers = 1, groups = 32;
   std::int64_t text_channels = 768;
-  bool only_cross_attention = false;  // self-attention looks at the text, too
+  bool only_cross_attention = false;  // self-attention looks at the text, all of it
   UNetAttention attention = UNetAttention::softmax;
 };
 
 // What a forward pass hands to all of its transformers.
 struct TransformerContext {
   Tensor text{};                   // [B, T, text_channels]
-  Tensor text_mask{};              // boolean [B, 1, 1, T] or undefined
+  Tensor text_bias{};              // f32 [B, 1, 1, T] or undefined
   std::int64_t latent_tokens = 0;  // height * width of the latents
   AgentSdOptions agent_sd{};       // for agent attention
 };
@@ -55,20 +55,14 @@ struct SpatialTransformer {
   // One matrix for q, k and v where all are of x.
   struct SelfAttention {
     SelfAttention(const Weights& w, const SpatialTransformerConfig& config);
-    Tensor operator()(const Tensor& x, Tensor residual) const;
+    void add_to(Tensor& x, const Tensor& y) const;  // x += the attention of y
     std::int64_t heads;
     Linear qkv, to_out;
   };
-  struct CrossAttention {
-    CrossAttention(const Weights& w, const SpatialTransformerConfig& config);
-    Tensor operator()(const Tensor& x, const TransformerContext& context, Tensor residual) const;
-    std::int64_t heads;
-    Linear to_q, to_kv, to_out;
-  };
   struct Block {
     Block(const Weights& w, const SpatialTransformerConfig& config);
-    // x [B, height * width, dim] -> the same
-    Tensor operator()(Tensor x, std::int64_t height, std::int64_t width, const TransformerContext& context) const;
+    // x [B, height * width, dim], in place
+    void run(Tensor& x, std::int64_t height, std::int64_t width, const TransformerContext& context) const;
 
     LayerNorm norm1, norm2, norm3;
     std::variant<SelfAttention, CrossAttention, LinFusionAttention, AgentAttentionSd> attn1;

@@ -1,4 +1,4 @@
-// Reference cases of diffusion transformers: built as the original's class with the case's arguments, and called once.
+// Reference cases of denoisers: built as the original's class with the case's arguments, and called once.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -19,6 +19,7 @@ namespace {
 const GenerationBounds kDitBounds{.exact = 1e-5, .loose = 0.015, .own = {{"t_freq", 6e-5}}};
 
 const GenerationBounds kFluxBounds{.exact = 5e-6, .loose = 0.015}, kTextBounds{.exact = 5e-6, .loose = 0.015};
+const GenerationBounds kUNetBounds{.exact = 1e-5, .loose = 0.025};  // PyTorch in bf16: 0.020 (unet_sd15, unet_linfusion)
 
 // The network of the case, its parameters counted; `more` arguments beside its own.
 std::unique_ptr<Denoiser> build(std::string_view class_name, const Json& entry, const CaseContext& context, Arguments more = {}) {
@@ -154,9 +155,33 @@ void run_sana(const Json& entry, const CaseContext& context, VerifyRow& row) {
   run_text_to_image("SanaTransformer2DModel", entry, context, kTextBounds, row);
 }
 
+void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
+  const Json& config = entry.at("config");
+  check_members(config, {"model", "linfusion", "agent"}, "entry of config");
+  Arguments more;
+  if (config.value("linfusion", false)) more["attention"] = "\"linfusion\"";
+  if (config.contains("agent")) {
+    more["attention"] = "\"agent\"";
+    more["agent"] = config["agent"].dump();
+  }
+  const auto forward = [&](DType dtype) {
+    CaseContext in = context;
+    in.dtype = dtype;
+    return build("UNet2DConditionModel", entry, in, more)
+        ->forward(nchw_to_nhwc(optional_input(entry, "sample")), timesteps(entry, "timestep"),
+                  {.labels = optional_input(entry, "class_labels"),
+                   .text = optional_input(entry, "encoder_hidden_states"),
+                   .text_mask = optional_input(entry, "encoder_attention_mask"),
+                   .pooled = optional_input(entry, "text_embeds"),
+                   .time_ids = optional_input(entry, "time_ids")});
+  };
+  const Tensor out = config.contains("agent") ? pass_with_exact_choices(context.dtype, forward, row) : forward(context.dtype);
+  judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kUNetBounds, row);
+}
+
 constexpr GenerationKind kKinds[] = {{"dit", run_dit},   {"moh_dit", run_moh_dit}, {"dit_diffusers", run_dit_diffusers},
                                      {"flux", run_flux}, {"sd3", run_sd3},         {"pixart", run_pixart},
-                                     {"sana", run_sana}};
+                                     {"sana", run_sana}, {"unet", run_unet}};
 
 }  // namespace
 

@@ -17,7 +17,8 @@ namespace {
 
 // The groups, each with its table.
 const std::vector<std::span<const GenerationKind>>& groups() {
-  static const std::vector<std::span<const GenerationKind>> all{sampler_kinds(), text_kinds(), denoiser_kinds(), unet_kinds()};
+  static const std::vector<std::span<const GenerationKind>> all{sampler_kinds(), text_kinds(), denoiser_kinds(),
+                                                                autoencoder_kinds()};
   return all;
 }
 

@@ -24,7 +24,7 @@ struct GenerationKind {
 std::span<const GenerationKind> sampler_kinds();
 std::span<const GenerationKind> text_kinds();
 std::span<const GenerationKind> denoiser_kinds();
-std::span<const GenerationKind> unet_kinds();
+std::span<const GenerationKind> autoencoder_kinds();
 
 CaseRunner generation_runner(std::string_view kind);  // null: no such kind
 

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cmath>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <catch.h>
@@ -24,6 +26,22 @@ inline std::unique_ptr<Backbone> build(const std::string& name, DType dtype = DT
 inline Tensor images(std::int64_t batch, std::int64_t height, std::int64_t width, std::int64_t channels = 3) {
   return synthetic_tensor("input", {batch, height, width, channels});
 }
+
+// Any parameter, and afterwards all that were asked for as a source of their own.
+class Recorder final : public WeightSource {
+ public:
+  std::string describe() const override { return "recorded"; }
+  std::vector<std::string> names() const override { return {}; }
+  bool is_open() const override { return true; }
+  std::optional<Entry> find(std::string_view) const override { return std::nullopt; }
+  Tensor load(std::string_view name, const Shape& shape) const override {
+    return tensors.emplace(std::string(name), synthetic_parameter(name, shape)).first->second;
+  }
+
+  mutable std::map<std::string, Tensor> tensors;
+};
+
+inline Weights weights_of(std::map<std::string, Tensor> tensors) { return Weights(memory_weights(std::move(tensors), "test")); }
 
 // |a - b| / |b|
 inline double relative_l2(const Tensor& a, const Tensor& b) {

@@ -12,23 +12,9 @@ namespace vitrine {
 namespace {
 
 using test::contains;
+using test::Recorder;
 using test::relative_l2;
-
-// Any parameter, and afterwards all that were asked for as a source of their own.
-class Recorder final : public WeightSource {
- public:
-  std::string describe() const override { return "recorded"; }
-  std::vector<std::string> names() const override { return {}; }
-  bool is_open() const override { return true; }
-  std::optional<Entry> find(std::string_view) const override { return std::nullopt; }
-  Tensor load(std::string_view name, const Shape& shape) const override {
-    return tensors.emplace(std::string(name), synthetic_parameter(name, shape)).first->second;
-  }
-
-  mutable std::map<std::string, Tensor> tensors;
-};
-
-Weights weights_of(std::map<std::string, Tensor> tensors) { return Weights(memory_weights(std::move(tensors), "test")); }
+using test::weights_of;
 
 Tensor ids(const std::vector<std::vector<std::int64_t>>& rows) {
   Tensor t = Tensor::empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(rows[0].size())}, DType::i64);
