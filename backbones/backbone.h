@@ -76,6 +76,10 @@ class VITRINE_API Backbone {
 
 struct ModelEntry {
   std::string name, family;
+  std::string source, attention;  // of the family: paper and published code; what mixes tokens
+  // Percent of ImageNet-1k's validation set that the published weights classify rightly, as the paper or its repository gives it;
+  // "*" after it: pre-trained on ImageNet-21k or 22k, "†": distilled from another network. Empty: none was found.
+  std::string top1;
 };
 // Shell pattern: * and ?. One with a dot lists the published weights that a model's name may carry as NAME.TAG, which chooses
 // their preprocessing and number of classes.

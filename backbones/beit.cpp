@@ -214,23 +214,23 @@ constexpr Variant kBeitVariants[] = {
     {"beit_base_patch16_224",
      R"({"patch_size":16,"embed_dim":768,"depth":12,"num_heads":12,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
      R"("init_values":0.1})",
-     kInception90},
+     kInception90, "85.2*"},
     {"beit_base_patch16_384",
      R"({"img_size":384,"patch_size":16,"embed_dim":768,"depth":12,"num_heads":12,"use_abs_pos_emb":false,)"
      R"("use_rel_pos_bias":true,"init_values":0.1})",
-     kInception100},
+     kInception100, "86.8*"},
     {"beit_large_patch16_224",
      R"({"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
      R"("init_values":1e-05})",
-     kInception90},
+     kInception90, "87.4*"},
     {"beit_large_patch16_384",
      R"({"img_size":384,"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,)"
      R"("use_rel_pos_bias":true,"init_values":1e-05})",
-     kInception100},
+     kInception100, "88.4*"},
     {"beit_large_patch16_512",
      R"({"img_size":512,"patch_size":16,"embed_dim":1024,"depth":24,"num_heads":16,"use_abs_pos_emb":false,)"
      R"("use_rel_pos_bias":true,"init_values":1e-05})",
-     kInception100},
+     kInception100, "88.6*"},
     {"beitv2_base_patch16_224",
      R"({"patch_size":16,"embed_dim":768,"depth":12,"num_heads":12,"use_abs_pos_emb":false,"use_rel_pos_bias":true,)"
      R"("init_values":1e-05})",
@@ -247,6 +247,7 @@ constexpr Variant kBeitConstructors[] = {{"Beit", "", ""}};
 
 constinit const Family kBeitFamily{.name = "beit",
                                    .source = "arXiv:2106.08254, arXiv:2208.06366; timm 1.0.31 beit.py",
+                                   .attention = "global, with relative positions",
                                    .variants = kBeitVariants,
                                    .build = build_beit,
                                    .constructors = kBeitConstructors,

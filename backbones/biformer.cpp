@@ -191,11 +191,11 @@ namespace {
 #define VITRINE_PLAIN R"("mlp_ratios": [3, 3, 3, 3], "kv_downsample_mode": "identity",)" VITRINE_ROUTED
 
 constexpr Variant kBiFormer[] = {
-    {"biformer_tiny", R"({"depth": [2, 2, 8, 2], "embed_dim": [64, 128, 256, 512],)" VITRINE_PLAIN "}", ""},
-    {"biformer_small", R"({"depth": [4, 4, 18, 4], "embed_dim": [64, 128, 256, 512],)" VITRINE_PLAIN "}", ""},
-    {"biformer_base", R"({"depth": [4, 4, 18, 4], "embed_dim": [96, 192, 384, 768],)" VITRINE_PLAIN "}", ""},
-    {"biformer_stl", R"({"norm_layer": "BatchNorm2d"})", ""},
-    {"biformer_stl_nchw", R"({"norm_layer": "BatchNorm2d", "topks": [1, 4, 16, -1]})", ""},
+    {"biformer_tiny", R"({"depth": [2, 2, 8, 2], "embed_dim": [64, 128, 256, 512],)" VITRINE_PLAIN "}", "", "81.4"},
+    {"biformer_small", R"({"depth": [4, 4, 18, 4], "embed_dim": [64, 128, 256, 512],)" VITRINE_PLAIN "}", "", "83.8"},
+    {"biformer_base", R"({"depth": [4, 4, 18, 4], "embed_dim": [96, 192, 384, 768],)" VITRINE_PLAIN "}", "", "84.3"},
+    {"biformer_stl", R"({"norm_layer": "BatchNorm2d"})", "", "82.7"},
+    {"biformer_stl_nchw", R"({"norm_layer": "BatchNorm2d", "topks": [1, 4, 16, -1]})", "", "82.7"},
 };
 constexpr Variant kBiFormerConstructors[] = {{"BiFormer", "", ""}, {"BiFormerSTL", "", ""}, {"nchwBiFormerSTL", "", ""}};
 
@@ -279,9 +279,12 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kBiFormerFamily{
-    "biformer", "BiFormer, arXiv:2303.08810; rayleizhu/BiFormer", kBiFormer, build, kBiFormerConstructors,
-};
+constinit const Family kBiFormerFamily{.name = "biformer",
+                                       .source = "BiFormer, arXiv:2303.08810; rayleizhu/BiFormer",
+                                       .attention = "bi-level routing: each region attends to the few it matches",
+                                       .variants = kBiFormer,
+                                       .build = build,
+                                       .constructors = kBiFormerConstructors};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -214,6 +214,7 @@ constexpr Variant kConvNeXtConstructors[] = {{"ConvNeXt", "", ""}};
 
 constinit const Family kConvNeXtFamily{.name = "convnext",
                                        .source = "arXiv:2201.03545, arXiv:2301.00808; timm 1.0.31 convnext.py",
+                                       .attention = "none: depth-wise convolutions",
                                        .variants = kConvNeXtVariants,
                                        .build = build_convnext,
                                        .constructors = kConvNeXtConstructors,

@@ -212,9 +212,16 @@ constexpr NameMap kNames[] = {{"patch_embeds.0.proj.weight", kOfficial}, {"visio
 
 }  // namespace
 
-constinit const Family kDavitFamily{"davit",       "arXiv:2204.03645; timm 1.0.31", kDavitVariants, build,
-                                    kConstructors, R"({"crop_pct":0.95})",          "head.fc",      kDavitPretrained,
-                                    kNames};
+constinit const Family kDavitFamily{.name = "davit",
+                                    .source = "arXiv:2204.03645; timm 1.0.31",
+                                    .attention = "windows and channels, in turns",
+                                    .variants = kDavitVariants,
+                                    .build = build,
+                                    .constructors = kConstructors,
+                                    .preprocess = R"({"crop_pct":0.95})",
+                                    .head = "head.fc",
+                                    .pretrained = kDavitPretrained,
+                                    .name_maps = kNames};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -342,6 +342,7 @@ constexpr Variant kEvaConstructors[] = {{"Eva", "", ""}};
 constinit const Family kEvaFamily{
     .name = "eva",
     .source = "arXiv:2211.07636, arXiv:2303.11331, arXiv:2508.10104, arXiv:2504.13181, arXiv:2403.13298; timm 1.0.31 eva.py",
+    .attention = "global, with rotary positions",
     .variants = kEvaVariants,
     .build = build_eva,
     .constructors = kEvaConstructors,

@@ -19,11 +19,13 @@ struct Variant {
   std::string_view name;
   std::string_view arguments;
   std::string_view preprocess;
+  std::string_view top1 = "";  // ModelEntry::top1
 };
 
 struct Family {
   std::string_view name;
-  std::string_view source;
+  std::string_view source;     // paper; published code
+  std::string_view attention;  // what mixes tokens, in a few words
   std::span<const Variant> variants;
   // `arguments` are merged: the variant's, then the user's. The registry has added num_classes where the user gave none
   // and the weights have a head; afterwards it calls weights.check() and fills in everything of ModelInfo but

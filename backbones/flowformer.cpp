@@ -97,7 +97,7 @@ Tensor Flowformer::run_stages(const Tensor& images, const Observer& observer, co
 namespace detail {
 namespace {
 
-constexpr Variant kFlowformer[] = {{"flowformer_cv", R"({"embed_dim":[96,192,384,768],"depth":[3,3,10,3]})", ""}};
+constexpr Variant kFlowformer[] = {{"flowformer_cv", R"({"embed_dim":[96,192,384,768],"depth":[3,3,10,3]})", "", "80.6"}};
 constexpr Variant kFlowformerConstructors[] = {{"Flowformer", "", ""}};
 
 std::unique_ptr<Backbone> build_flowformer(const Variant& variant, const Weights& w, const Arguments& arguments) {
@@ -119,6 +119,7 @@ std::unique_ptr<Backbone> build_flowformer(const Variant& variant, const Weights
 
 constinit const Family kFlowformerFamily{.name = "flowformer",
                                          .source = "arXiv:2202.06258; thuml/Flowformer Flowformer_CV",
+                                         .attention = "linear: flows that compete for keys and queries",
                                          .variants = kFlowformer,
                                          .build = build_flowformer,
                                          .constructors = kFlowformerConstructors};

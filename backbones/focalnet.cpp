@@ -187,6 +187,7 @@ constexpr Variant kFocalNetConstructors[] = {{"FocalNet", "", ""}};
 
 constinit const Family kFocalNetFamily{.name = "focalnet",
                                        .source = "arXiv:2203.11926; timm 1.0.31 focalnet.py",
+                                       .attention = "focal modulation",
                                        .variants = kFocalNetVariants,
                                        .build = build_focalnet,
                                        .constructors = kFocalNetConstructors,

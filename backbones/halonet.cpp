@@ -266,8 +266,14 @@ constexpr Variant kPretrained[] = {
 
 }  // namespace
 
-constinit const Family kHaloNetFamily{"halonet", "arXiv:2103.12731; timm 1.0.31", kVariants, build,
-                                      {},        R"({"crop_pct":0.95})",          "head.fc", kPretrained};
+constinit const Family kHaloNetFamily{.name = "halonet",
+                                      .source = "arXiv:2103.12731; timm 1.0.31",
+                                      .attention = "blocks with halos",
+                                      .variants = kVariants,
+                                      .build = build,
+                                      .preprocess = R"({"crop_pct":0.95})",
+                                      .head = "head.fc",
+                                      .pretrained = kPretrained};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -112,12 +112,12 @@ namespace {
 constexpr std::string_view k384 = R"({"input_size":[3,384,384],"crop_pct":1.0})";
 
 constexpr Variant kHorNet[] = {
-    {"hornet_tiny_7x7", VITRINE_7X7(64), ""},
-    {"hornet_tiny_gf", VITRINE_GF(64), ""},
-    {"hornet_small_7x7", VITRINE_7X7(96), ""},
-    {"hornet_small_gf", VITRINE_GF(96), ""},
-    {"hornet_base_7x7", VITRINE_7X7(128), ""},
-    {"hornet_base_gf", VITRINE_GF(128), ""},
+    {"hornet_tiny_7x7", VITRINE_7X7(64), "", "82.8"},
+    {"hornet_tiny_gf", VITRINE_GF(64), "", "83.0"},
+    {"hornet_small_7x7", VITRINE_7X7(96), "", "83.8"},
+    {"hornet_small_gf", VITRINE_GF(96), "", "84.0"},
+    {"hornet_base_7x7", VITRINE_7X7(128), "", "84.2"},
+    {"hornet_base_gf", VITRINE_GF(128), "", "84.3"},
     {"hornet_base_gf_img384", VITRINE_GF384(128), k384},
     {"hornet_large_7x7", VITRINE_7X7(192), ""},
     {"hornet_large_gf", VITRINE_GF(192), ""},
@@ -148,6 +148,7 @@ std::unique_ptr<Backbone> build_hornet(const Variant& variant, const Weights& w,
 
 constinit const Family kHorNetFamily{.name = "hornet",
                                      .source = "arXiv:2207.14284; raoyongming/HorNet",
+                                     .attention = "recursive gated convolutions",
                                      .variants = kHorNet,
                                      .build = build_hornet,
                                      .constructors = kHorNetConstructors};

@@ -586,10 +586,15 @@ constexpr Variant kConstructors[] = {{"MaxxVit", "", ""}};
 
 }  // namespace
 
-constinit const Family kMaxxvitFamily{"maxvit",         "arXiv:2204.01697, arXiv:2106.04803; timm 1.0.31",
-                                      kMaxxvitVariants, build,
-                                      kConstructors,    kPreprocess,
-                                      "head.fc",        kMaxxvitPretrained};
+constinit const Family kMaxxvitFamily{.name = "maxvit",
+                                      .source = "arXiv:2204.01697, arXiv:2106.04803; timm 1.0.31",
+                                      .attention = "blocks and grids (MaxViT), global with relative positions (CoAtNet)",
+                                      .variants = kMaxxvitVariants,
+                                      .build = build,
+                                      .constructors = kConstructors,
+                                      .preprocess = kPreprocess,
+                                      .head = "head.fc",
+                                      .pretrained = kMaxxvitPretrained};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -96,35 +96,35 @@ const Variant kMaxxvitVariants[58] = {
      R"({"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_bias":true,"head_hidden_size":768,)"
      R"("conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,"transformer_head_first":false,)"
      R"("transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})"},
+     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})", "84.95"},
     {"maxvit_base_tf_384",
      R"({"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_bias":true,"head_hidden_size":768,)"
      R"("conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,"transformer_head_first":false,)"
      R"("transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})", "86.34"},
     {"maxvit_base_tf_512",
      R"({"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_bias":true,"head_hidden_size":768,)"
      R"("conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,"transformer_head_first":false,)"
      R"("transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})", "86.66"},
     {"maxvit_large_tf_224",
      R"({"embed_dim":[128,256,512,1024],"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_width":128,)"
      R"("stem_bias":true,"head_hidden_size":1024,"conv_padding":"same","conv_act_layer":"gelu_tanh",)"
      R"("conv_norm_eps":0.001,"transformer_head_first":false,"transformer_rel_pos_type":"bias_tf",)"
      R"("transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})"},
+     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})", "85.17"},
     {"maxvit_large_tf_384",
      R"({"embed_dim":[128,256,512,1024],"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_width":128,)"
      R"("stem_bias":true,"head_hidden_size":1024,"conv_padding":"same","conv_act_layer":"gelu_tanh",)"
      R"("conv_norm_eps":0.001,"transformer_head_first":false,"transformer_rel_pos_type":"bias_tf",)"
      R"("transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})", "86.40"},
     {"maxvit_large_tf_512",
      R"({"embed_dim":[128,256,512,1024],"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_width":128,)"
      R"("stem_bias":true,"head_hidden_size":1024,"conv_padding":"same","conv_act_layer":"gelu_tanh",)"
      R"("conv_norm_eps":0.001,"transformer_head_first":false,"transformer_rel_pos_type":"bias_tf",)"
      R"("transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})", "86.70"},
     {"maxvit_nano_rw_256",
      R"({"embed_dim":[64,128,256,512],"depths":[1,2,3,1],"block_type":["M","M","M","M"],"stem_width":[32,64],)"
      R"("conv_expand_output":false,"conv_output_bias":false,"conv_attn_ratio":0.0625,"conv_act_layer":"silu",)"
@@ -174,17 +174,17 @@ const Variant kMaxxvitVariants[58] = {
      R"({"depths":[2,2,5,2],"block_type":["M","M","M","M"],"stem_bias":true,"head_hidden_size":768,)"
      R"("conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,"transformer_head_first":false,)"
      R"("transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})"},
+     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})", "84.45"},
     {"maxvit_small_tf_384",
      R"({"depths":[2,2,5,2],"block_type":["M","M","M","M"],"stem_bias":true,"head_hidden_size":768,)"
      R"("conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,"transformer_head_first":false,)"
      R"("transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})", "85.74"},
     {"maxvit_small_tf_512",
      R"({"depths":[2,2,5,2],"block_type":["M","M","M","M"],"stem_bias":true,"head_hidden_size":768,)"
      R"("conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,"transformer_head_first":false,)"
      R"("transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh","transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})", "86.19"},
     {"maxvit_tiny_pm_256",
      R"({"embed_dim":[64,128,256,512],"depths":[2,2,5,2],"block_type":["PM","PM","PM","PM"],"stem_width":[32,64],)"
      R"("conv_expand_output":false,"conv_output_bias":false,"conv_attn_ratio":0.0625,"conv_act_layer":"silu",)"
@@ -205,19 +205,19 @@ const Variant kMaxxvitVariants[58] = {
      R"("head_hidden_size":512,"conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,)"
      R"("transformer_head_first":false,"transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh",)"
      R"("transformer_norm_eps":1e-05})",
-     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})"},
+     R"({"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]})", "83.62"},
     {"maxvit_tiny_tf_384",
      R"({"embed_dim":[64,128,256,512],"depths":[2,2,5,2],"block_type":["M","M","M","M"],"stem_bias":true,)"
      R"("head_hidden_size":512,"conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,)"
      R"("transformer_head_first":false,"transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh",)"
      R"("transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,384,384],"crop_pct":1.0,"crop_mode":"squash"})", "85.24"},
     {"maxvit_tiny_tf_512",
      R"({"embed_dim":[64,128,256,512],"depths":[2,2,5,2],"block_type":["M","M","M","M"],"stem_bias":true,)"
      R"("head_hidden_size":512,"conv_padding":"same","conv_act_layer":"gelu_tanh","conv_norm_eps":0.001,)"
      R"("transformer_head_first":false,"transformer_rel_pos_type":"bias_tf","transformer_act_layer":"gelu_tanh",)"
      R"("transformer_norm_eps":1e-05})",
-     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})"},
+     R"({"input_size":[3,512,512],"crop_pct":1.0,"crop_mode":"squash"})", "85.72"},
     {"maxvit_xlarge_tf_224",
      R"({"embed_dim":[192,384,768,1536],"depths":[2,6,14,2],"block_type":["M","M","M","M"],"stem_width":192,)"
      R"("stem_bias":true,"head_hidden_size":1536,"conv_padding":"same","conv_act_layer":"gelu_tanh",)"

@@ -174,19 +174,19 @@ namespace {
 constexpr std::string_view k384 = R"({"input_size": [3, 384, 384], "crop_pct": 1.0, "crop_mode": "squash"})";
 
 constexpr Variant kAgent[] = {
-    {"agent_cswin_tiny", "{" VITRINE_TINY R"(, "attn_type": "AABB"})", ""},
-    {"agent_cswin_small", "{" VITRINE_SMALL R"(, "attn_type": "AABB"})", ""},
-    {"agent_cswin_base", "{" VITRINE_BASE R"(, "attn_type": "AABB"})", ""},
-    {"agent_cswin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "AABB"})", k384},
+    {"agent_cswin_tiny", "{" VITRINE_TINY R"(, "attn_type": "AABB"})", "", "83.1"},
+    {"agent_cswin_small", "{" VITRINE_SMALL R"(, "attn_type": "AABB"})", "", "83.9"},
+    {"agent_cswin_base", "{" VITRINE_BASE R"(, "attn_type": "AABB"})", "", "84.7"},
+    {"agent_cswin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "AABB"})", k384, "85.8"},
 };
 constexpr Variant kInline[] = {
-    {"inline_cswin_tiny", "{" VITRINE_TINY R"(, "attn_type": "IISS"})", ""},
-    {"inline_cswin_small", "{" VITRINE_SMALL R"(, "attn_type": "IISS"})", ""},
-    {"inline_cswin_base", "{" VITRINE_BASE R"(, "attn_type": "IISS"})", ""},
+    {"inline_cswin_tiny", "{" VITRINE_TINY R"(, "attn_type": "IISS"})", "", "83.2"},
+    {"inline_cswin_small", "{" VITRINE_SMALL R"(, "attn_type": "IISS"})", "", "83.8"},
+    {"inline_cswin_base", "{" VITRINE_BASE R"(, "attn_type": "IISS"})", "", "84.5"},
     {"inline_cswin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "IISS"})", k384},
 };
 constexpr Variant kFlatten[] = {
-    {"flatten_cswin_tiny", "{" VITRINE_TINY R"(, "attn_type": "LLSS"})", ""},
+    {"flatten_cswin_tiny", "{" VITRINE_TINY R"(, "attn_type": "LLSS"})", "", "83.1"},
     {"flatten_cswin_small", "{" VITRINE_SMALL_32 R"(, "attn_type": "LLSS"})", ""},
     {"flatten_cswin_base", "{" VITRINE_BASE R"(, "attn_type": "LLSS"})", ""},
     {"flatten_cswin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "LLSS"})", k384},
@@ -226,11 +226,23 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kAgentCswinFamily{"agent_cswin", "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention", kAgent,
-                                         build, kAgentConstructors};
-constinit const Family kInlineCswinFamily{"inline_cswin", "InLine, arXiv:2412.06590; LeapLabTHU/InLine", kInline, build};
-constinit const Family kFlattenCswinFamily{"flatten_cswin", "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer", kFlatten,
-                                           build, kFlattenConstructors};
+constinit const Family kAgentCswinFamily{.name = "agent_cswin",
+                                         .source = "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention",
+                                         .attention = "agents, then cross-shaped windows",
+                                         .variants = kAgent,
+                                         .build = build,
+                                         .constructors = kAgentConstructors};
+constinit const Family kInlineCswinFamily{.name = "inline_cswin",
+                                          .source = "InLine, arXiv:2412.06590; LeapLabTHU/InLine",
+                                          .attention = "InLine, linear; cross-shaped windows",
+                                          .variants = kInline,
+                                          .build = build};
+constinit const Family kFlattenCswinFamily{.name = "flatten_cswin",
+                                           .source = "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer",
+                                           .attention = "focused linear; cross-shaped windows",
+                                           .variants = kFlatten,
+                                           .build = build,
+                                           .constructors = kFlattenConstructors};
 
 }  // namespace detail
 }  // namespace vitrine

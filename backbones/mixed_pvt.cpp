@@ -152,20 +152,20 @@ namespace {
 #define VITRINE_HEADS R"(, "num_heads": [2, 4, 10, 16]})"
 
 constexpr Variant kAgent[] = {
-    {"agent_pvt_tiny", VITRINE_TINY "}", ""},
-    {"agent_pvt_small", VITRINE_SMALL "}", ""},
-    {"agent_pvt_medium", VITRINE_MEDIUM "}", ""},
-    {"agent_pvt_medium_256", VITRINE_MEDIUM R"(, "img_size": 256})", R"({"input_size": [3, 256, 256]})"},
-    {"agent_pvt_large", VITRINE_LARGE "}", ""},
+    {"agent_pvt_tiny", VITRINE_TINY "}", "", "78.4"},
+    {"agent_pvt_small", VITRINE_SMALL "}", "", "82.2"},
+    {"agent_pvt_medium", VITRINE_MEDIUM "}", "", "83.4"},
+    {"agent_pvt_medium_256", VITRINE_MEDIUM R"(, "img_size": 256})", R"({"input_size": [3, 256, 256]})", "83.8"},
+    {"agent_pvt_large", VITRINE_LARGE "}", "", "83.7"},
 };
 constexpr Variant kInline[] = {
-    {"inline_pvt_tiny", VITRINE_TINY VITRINE_HEADS, ""},
-    {"inline_pvt_small", VITRINE_SMALL VITRINE_HEADS, ""},
-    {"inline_pvt_medium", VITRINE_MEDIUM VITRINE_HEADS, ""},
-    {"inline_pvt_large", VITRINE_LARGE VITRINE_HEADS, ""},
+    {"inline_pvt_tiny", VITRINE_TINY VITRINE_HEADS, "", "78.2"},
+    {"inline_pvt_small", VITRINE_SMALL VITRINE_HEADS, "", "82.0"},
+    {"inline_pvt_medium", VITRINE_MEDIUM VITRINE_HEADS, "", "83.2"},
+    {"inline_pvt_large", VITRINE_LARGE VITRINE_HEADS, "", "83.6"},
 };
 constexpr Variant kFlatten[] = {
-    {"flatten_pvt_tiny", VITRINE_TINY "}", ""},
+    {"flatten_pvt_tiny", VITRINE_TINY "}", "", "77.8"},
     {"flatten_pvt_small", VITRINE_SMALL "}", ""},
     {"flatten_pvt_medium", VITRINE_MEDIUM "}", ""},
     {"flatten_pvt_large", VITRINE_LARGE "}", ""},
@@ -200,11 +200,21 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kAgentPvtFamily{"agent_pvt", "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention", kAgent,
-                                       build};
-constinit const Family kInlinePvtFamily{"inline_pvt", "InLine, arXiv:2412.06590; LeapLabTHU/InLine", kInline, build};
-constinit const Family kFlattenPvtFamily{"flatten_pvt", "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer", kFlatten,
-                                         build};
+constinit const Family kAgentPvtFamily{.name = "agent_pvt",
+                                       .source = "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention",
+                                       .attention = "agents, spatial reduction where plain",
+                                       .variants = kAgent,
+                                       .build = build};
+constinit const Family kInlinePvtFamily{.name = "inline_pvt",
+                                        .source = "InLine, arXiv:2412.06590; LeapLabTHU/InLine",
+                                        .attention = "InLine, linear; spatial reduction",
+                                        .variants = kInline,
+                                        .build = build};
+constinit const Family kFlattenPvtFamily{.name = "flatten_pvt",
+                                         .source = "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer",
+                                         .attention = "focused linear; spatial reduction",
+                                         .variants = kFlatten,
+                                         .build = build};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -169,23 +169,23 @@ constexpr std::string_view k288 = R"({"input_size": [3, 288, 288], "crop_pct": 1
 constexpr std::string_view k384 = R"({"input_size": [3, 384, 384], "crop_pct": 1.0, "crop_mode": "squash"})";
 
 constexpr Variant kAgent[] = {
-    {"agent_swin_tiny", "{" VITRINE_TINY R"(, "window_size": 56, "attn_type": "AAAB"})", ""},
-    {"agent_swin_small", "{" VITRINE_SMALL R"(, "window_size": 56, "attn_type": "AABB"})", ""},
-    {"agent_swin_small_288", "{" VITRINE_SMALL R"(, "img_size": 288, "window_size": 72, "attn_type": "AABB"})", k288},
-    {"agent_swin_base", "{" VITRINE_BASE R"(, "window_size": 56, "attn_type": "AAMB2"})", ""},
-    {"agent_swin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "AAMB2"})", k384},
+    {"agent_swin_tiny", "{" VITRINE_TINY R"(, "window_size": 56, "attn_type": "AAAB"})", "", "82.6"},
+    {"agent_swin_small", "{" VITRINE_SMALL R"(, "window_size": 56, "attn_type": "AABB"})", "", "83.7"},
+    {"agent_swin_small_288", "{" VITRINE_SMALL R"(, "img_size": 288, "window_size": 72, "attn_type": "AABB"})", k288, "84.1"},
+    {"agent_swin_base", "{" VITRINE_BASE R"(, "window_size": 56, "attn_type": "AAMB2"})", "", "84.0"},
+    {"agent_swin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "AAMB2"})", k384, "84.9"},
 };
 constexpr Variant kInline[] = {
-    {"inline_swin_tiny", "{" VITRINE_TINY R"(, "window_size": 56, "attn_type": "IIIS"})", ""},
-    {"inline_swin_small", "{" VITRINE_SMALL R"(, "window_size": 56, "attn_type": "IISS"})", ""},
-    {"inline_swin_base", "{" VITRINE_BASE R"(, "window_size": 56, "attn_type": "IIMS2"})", ""},
+    {"inline_swin_tiny", "{" VITRINE_TINY R"(, "window_size": 56, "attn_type": "IIIS"})", "", "82.4"},
+    {"inline_swin_small", "{" VITRINE_SMALL R"(, "window_size": 56, "attn_type": "IISS"})", "", "83.6"},
+    {"inline_swin_base", "{" VITRINE_BASE R"(, "window_size": 56, "attn_type": "IIMS2"})", "", "84.1"},
     {"inline_swin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "IIMS2"})", k384},
 };
 constexpr Variant kFlatten[] = {
-    {"flatten_swin_tiny", "{" VITRINE_TINY R"(, "window_size": 56, "attn_type": "LLSS"})", ""},
-    {"flatten_swin_small", "{" VITRINE_SMALL R"(, "window_size": 56, "attn_type": "LLSS"})", ""},
-    {"flatten_swin_base", "{" VITRINE_BASE R"(, "window_size": 56, "attn_type": "LLSS"})", ""},
-    {"flatten_swin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "LLSS"})", k384},
+    {"flatten_swin_tiny", "{" VITRINE_TINY R"(, "window_size": 56, "attn_type": "LLSS"})", "", "82.1"},
+    {"flatten_swin_small", "{" VITRINE_SMALL R"(, "window_size": 56, "attn_type": "LLSS"})", "", "83.5"},
+    {"flatten_swin_base", "{" VITRINE_BASE R"(, "window_size": 56, "attn_type": "LLSS"})", "", "83.8"},
+    {"flatten_swin_base_384", "{" VITRINE_BASE "," VITRINE_384 R"(, "attn_type": "LLSS"})", k384, "85.0"},
 };
 constexpr Variant kAgentConstructors[] = {{"AgentSwinTransformer", R"({"attn_type": "BBBB"})", ""}};
 constexpr Variant kInlineConstructors[] = {{"InLineSwin", R"({"attn_type": "IIII"})", ""}};
@@ -218,12 +218,24 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kAgentSwinFamily{"agent_swin", "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention", kAgent,
-                                        build, kAgentConstructors};
-constinit const Family kInlineSwinFamily{"inline_swin", "InLine, arXiv:2412.06590; LeapLabTHU/InLine", kInline, build,
-                                         kInlineConstructors};
-constinit const Family kFlattenSwinFamily{"flatten_swin", "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer", kFlatten,
-                                          build, kFlattenConstructors};
+constinit const Family kAgentSwinFamily{.name = "agent_swin",
+                                        .source = "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention",
+                                        .attention = "agents, then windows",
+                                        .variants = kAgent,
+                                        .build = build,
+                                        .constructors = kAgentConstructors};
+constinit const Family kInlineSwinFamily{.name = "inline_swin",
+                                         .source = "InLine, arXiv:2412.06590; LeapLabTHU/InLine",
+                                         .attention = "InLine, linear; windows",
+                                         .variants = kInline,
+                                         .build = build,
+                                         .constructors = kInlineConstructors};
+constinit const Family kFlattenSwinFamily{.name = "flatten_swin",
+                                          .source = "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer",
+                                          .attention = "focused linear; windows",
+                                          .variants = kFlatten,
+                                          .build = build,
+                                          .constructors = kFlattenConstructors};
 
 }  // namespace detail
 }  // namespace vitrine

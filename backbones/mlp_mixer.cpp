@@ -200,6 +200,7 @@ constexpr Variant kMlpMixerConstructors[] = {{"MlpMixer", "", ""}};
 
 constinit const Family kMlpMixerFamily{.name = "mlp_mixer",
                                        .source = "arXiv:2105.01601, arXiv:2105.03404, arXiv:2105.08050; timm 1.0.31 mlp_mixer.py",
+                                       .attention = "none: layers across tokens",
                                        .variants = kMlpMixerVariants,
                                        .build = build_mlp_mixer,
                                        .constructors = kMlpMixerConstructors,

@@ -163,31 +163,31 @@ namespace {
 constexpr std::string_view k384 = R"({"input_size": [3, 384, 384], "crop_pct": 1.0})";
 
 constexpr Variant kNat[] = {
-    {"nat_mini", "{" VITRINE_MINI "}", ""},
-    {"nat_tiny", "{" VITRINE_TINY "}", ""},
-    {"nat_small", "{" VITRINE_SMALL "," VITRINE_SCALED "}", ""},
-    {"nat_base", "{" VITRINE_BASE "," VITRINE_SCALED "}", ""},
-    {"dinat_mini", "{" VITRINE_MINI R"(, "dilations": [[1,8,1],[1,4,1,4],[1,2,1,2,1,2],[1,1,1,1,1]]})", ""},
-    {"dinat_tiny", "{" VITRINE_TINY "," VITRINE_DINAT(8, 4, 2) "}", ""},
-    {"dinat_small", "{" VITRINE_SMALL "," VITRINE_DINAT(8, 4, 2) "}", ""},
-    {"dinat_base", "{" VITRINE_BASE "," VITRINE_DINAT(8, 4, 2) "," VITRINE_SCALED "}", ""},
-    {"dinat_large", "{" VITRINE_LARGE "," VITRINE_DINAT(8, 4, 2) "}", ""},
-    {"dinat_large_384", "{" VITRINE_LARGE "," VITRINE_DINAT(13, 6, 3) "}", k384},
-    {"dinat_large_384_11x11", "{" VITRINE_LARGE "," VITRINE_DINAT(8, 4, 2) R"(, "kernel_size": 11})", k384},
+    {"nat_mini", "{" VITRINE_MINI "}", "", "81.8"},
+    {"nat_tiny", "{" VITRINE_TINY "}", "", "83.2"},
+    {"nat_small", "{" VITRINE_SMALL "," VITRINE_SCALED "}", "", "83.7"},
+    {"nat_base", "{" VITRINE_BASE "," VITRINE_SCALED "}", "", "84.3"},
+    {"dinat_mini", "{" VITRINE_MINI R"(, "dilations": [[1,8,1],[1,4,1,4],[1,2,1,2,1,2],[1,1,1,1,1]]})", "", "81.8"},
+    {"dinat_tiny", "{" VITRINE_TINY "," VITRINE_DINAT(8, 4, 2) "}", "", "82.7"},
+    {"dinat_small", "{" VITRINE_SMALL "," VITRINE_DINAT(8, 4, 2) "}", "", "83.8"},
+    {"dinat_base", "{" VITRINE_BASE "," VITRINE_DINAT(8, 4, 2) "," VITRINE_SCALED "}", "", "84.4"},
+    {"dinat_large", "{" VITRINE_LARGE "," VITRINE_DINAT(8, 4, 2) "}", "", "86.6*"},
+    {"dinat_large_384", "{" VITRINE_LARGE "," VITRINE_DINAT(13, 6, 3) "}", k384, "87.4*"},
+    {"dinat_large_384_11x11", "{" VITRINE_LARGE "," VITRINE_DINAT(8, 4, 2) R"(, "kernel_size": 11})", k384, "87.5*"},
     {"dinat_large_21k", "{" VITRINE_LARGE "," VITRINE_DINAT(8, 4, 2) "}", ""},
     {"dinat_large_21k_11x11", "{" VITRINE_LARGE "," VITRINE_DINAT(8, 4, 2) R"(, "kernel_size": 11})", ""},
 };
 constexpr Variant kNatConstructors[] = {{"NAT", "", ""}, {"DiNAT", "", ""}, {"nat", "", ""}};
 
 constexpr Variant kDinatS[] = {
-    {"dinat_s_tiny", R"({"dilations": [[1,8],[1,4],[1,2,1,2,1,2],[1,1]]})", ""},
-    {"dinat_s_small", R"({"depths": [2, 2, 18, 2],)" VITRINE_DINAT_S(8, 4, 2) "}", ""},
+    {"dinat_s_tiny", R"({"dilations": [[1,8],[1,4],[1,2,1,2,1,2],[1,1]]})", "", "81.8"},
+    {"dinat_s_small", R"({"depths": [2, 2, 18, 2],)" VITRINE_DINAT_S(8, 4, 2) "}", "", "83.5"},
     {"dinat_s_base", R"({"depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "embed_dim": 128,)" VITRINE_DINAT_S(8, 4, 2) "}",
-     ""},
+     "", "83.8"},
     {"dinat_s_large", R"({"depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "embed_dim": 192,)" VITRINE_DINAT_S(8, 4, 2) "}",
-     ""},
+     "", "86.5*"},
     {"dinat_s_large_384",
-     R"({"depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "embed_dim": 192,)" VITRINE_DINAT_S(13, 6, 3) "}", k384},
+     R"({"depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "embed_dim": 192,)" VITRINE_DINAT_S(13, 6, 3) "}", k384, "87.4*"},
     {"dinat_s_large_21k",
      R"({"depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "embed_dim": 192,)" VITRINE_DINAT_S(8, 4, 2) "}", ""},
 };
@@ -195,12 +195,12 @@ constexpr Variant kDinatSConstructors[] = {{"DiNAT_s", "", ""}};
 
 // vitrpb is global attention with a position bias: a window as large as the map.
 constexpr Variant kNatIsotropic[] = {
-    {"nat_isotropic_small", R"({"dilation": 1})", ""},
-    {"nat_isotropic_base", R"({"embed_dim": 768, "num_heads": 24, "dilation": 1})", ""},
-    {"dinat_isotropic_small", "", ""},
-    {"dinat_isotropic_base", R"({"embed_dim": 768, "num_heads": 24})", ""},
-    {"vitrpb_small", R"({"kernel_size": null, "dilation": null})", ""},
-    {"vitrpb_base", R"({"embed_dim": 768, "num_heads": 24, "kernel_size": null, "dilation": null})", ""},
+    {"nat_isotropic_small", R"({"dilation": 1})", "", "80.0"},
+    {"nat_isotropic_base", R"({"embed_dim": 768, "num_heads": 24, "dilation": 1})", "", "81.6"},
+    {"dinat_isotropic_small", "", "", "80.8"},
+    {"dinat_isotropic_base", R"({"embed_dim": 768, "num_heads": 24})", "", "82.1"},
+    {"vitrpb_small", R"({"kernel_size": null, "dilation": null})", "", "81.2"},
+    {"vitrpb_base", R"({"embed_dim": 768, "num_heads": 24, "kernel_size": null, "dilation": null})", "", "82.5"},
 };
 constexpr Variant kNatIsotropicConstructors[] = {{"NATIsotropic", "", ""}};
 
@@ -285,9 +285,24 @@ std::unique_ptr<Backbone> build_isotropic(const Variant& variant, const Weights&
 }  // namespace
 
 constexpr std::string_view kSource = "arXiv:2204.07143, arXiv:2209.15001; SHI-Labs/Neighborhood-Attention-Transformer";
-constinit const Family kNatFamily{"nat", kSource, kNat, build_nat, kNatConstructors};
-constinit const Family kDinatSFamily{"dinat_s", kSource, kDinatS, build_dinat_s, kDinatSConstructors};
-constinit const Family kNatIsotropicFamily{"nat_isotropic", kSource, kNatIsotropic, build_isotropic, kNatIsotropicConstructors};
+constinit const Family kNatFamily{.name = "nat",
+                                  .source = kSource,
+                                  .attention = "neighborhoods, dilated in turns (DiNAT)",
+                                  .variants = kNat,
+                                  .build = build_nat,
+                                  .constructors = kNatConstructors};
+constinit const Family kDinatSFamily{.name = "dinat_s",
+                                     .source = kSource,
+                                     .attention = "neighborhoods, dilated in turns",
+                                     .variants = kDinatS,
+                                     .build = build_dinat_s,
+                                     .constructors = kDinatSConstructors};
+constinit const Family kNatIsotropicFamily{.name = "nat_isotropic",
+                                           .source = kSource,
+                                           .attention = "neighborhoods, dilated in turns, global (ViT-rpb)",
+                                           .variants = kNatIsotropic,
+                                           .build = build_isotropic,
+                                           .constructors = kNatIsotropicConstructors};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -177,13 +177,13 @@ namespace {
 
 #define VITRINE_PATCHCONVNET(embed_dim, depth) R"({"qkv_bias":true,"embed_dim":)" #embed_dim R"(,"depth":)" #depth
 constexpr Variant kPatchConvNet[] = {
-    {"patchconvnet_s60", VITRINE_PATCHCONVNET(384, 60) "}", ""},
-    {"patchconvnet_s120", VITRINE_PATCHCONVNET(384, 120) "}", ""},
-    {"patchconvnet_b60", VITRINE_PATCHCONVNET(768, 60) "}", ""},
-    {"patchconvnet_b120", VITRINE_PATCHCONVNET(768, 120) "}", ""},
+    {"patchconvnet_s60", VITRINE_PATCHCONVNET(384, 60) "}", "", "82.1"},
+    {"patchconvnet_s120", VITRINE_PATCHCONVNET(384, 120) "}", "", "83.2"},
+    {"patchconvnet_b60", VITRINE_PATCHCONVNET(768, 60) "}", "", "83.5"},
+    {"patchconvnet_b120", VITRINE_PATCHCONVNET(768, 120) "}", "", "84.1"},
     {"patchconvnet_l60", VITRINE_PATCHCONVNET(1024, 60) "}", ""},
     {"patchconvnet_l120", VITRINE_PATCHCONVNET(1024, 120) "}", ""},
-    {"patchconvnet_s60_multi", VITRINE_PATCHCONVNET(384, 60) R"(,"multiclass":true})", ""},
+    {"patchconvnet_s60_multi", VITRINE_PATCHCONVNET(384, 60) R"(,"multiclass":true})", "", "82.0"},
 };
 // The publisher's factories have no prefix.
 constexpr Variant kPatchConvNetConstructors[] = {
@@ -223,6 +223,7 @@ std::unique_ptr<Backbone> build_patchconvnet(const Variant& variant, const Weigh
 
 constinit const Family kPatchConvNetFamily{.name = "patchconvnet",
                                            .source = "arXiv:2112.13692; facebookresearch/deit patchconvnet_models.py",
+                                           .attention = "none in the trunk; one global query pools",
                                            .variants = kPatchConvNet,
                                            .build = build_patchconvnet,
                                            .constructors = kPatchConvNetConstructors,

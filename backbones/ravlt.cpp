@@ -136,7 +136,7 @@ constexpr Variant kRavlt[] = {
     {"ravlt_t", R"({"embed_dims": [64, 128, 256, 512], "depths": [2, 2, 6, 2], "num_heads": [1, 2, 4, 8],)" VITRINE_SCALED "}",
      ""},
     {"ravlt_s", R"({"embed_dims": [64, 128, 320, 512], "depths": [3, 5, 9, 3], "num_heads": [1, 2, 5, 8],)" VITRINE_SCALED "}",
-     ""},
+     "", "84.4"},
     {"ravlt_b", R"({"embed_dims": [96, 192, 384, 512], "depths": [4, 6, 12, 6], "num_heads": [1, 2, 6, 8],)" VITRINE_SCALED "}",
      ""},
     {"ravlt_l", R"({"embed_dims": [96, 192, 448, 640], "depths": [4, 7, 19, 8], "num_heads": [1, 2, 7, 10],)" VITRINE_SCALED "}",
@@ -168,7 +168,12 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kRavltFamily{"ravlt", "RALA, arXiv:2411.07635; qhfan/RALA", kRavlt, build, kRavltConstructors};
+constinit const Family kRavltFamily{.name = "ravlt",
+                                    .source = "RALA, arXiv:2411.07635; qhfan/RALA",
+                                    .attention = "rank-augmented linear, then softmax",
+                                    .variants = kRavlt,
+                                    .build = build,
+                                    .constructors = kRavltConstructors};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -144,7 +144,11 @@ std::vector<ModelEntry> list_models(std::string_view pattern) {
   for (const Family* family : detail::families())
     for (const Variant& variant : tagged ? family->pretrained : family->variants)
       if (detail::matches_pattern(pattern, variant.name))
-        entries.push_back({std::string(variant.name), std::string(family->name)});
+        entries.push_back({.name = std::string(variant.name),
+                           .family = std::string(family->name),
+                           .source = std::string(family->source),
+                           .attention = std::string(family->attention),
+                           .top1 = std::string(variant.top1)});
   return entries;
 }
 

@@ -292,6 +292,7 @@ constexpr Variant kResNetConstructors[] = {{"ResNet", "", ""}};
 
 constinit const Family kResNetFamily{.name = "resnet",
                                      .source = "arXiv:1512.03385; timm 1.0.31 resnet.py",
+                                     .attention = "none: convolutions",
                                      .variants = kResNetVariants,
                                      .build = build_resnet,
                                      .constructors = kResNetConstructors,

@@ -227,14 +227,26 @@ constexpr NameMap kNames[] = {{"layers.0.downsample.reduction.weight", kOfficial
 
 }  // namespace
 
-constinit const Family kSwinFamily{
-    "swin", "arXiv:2103.14030; timm 1.0.31", kSwinVariants, build_swin, kConstructors, kPreprocess, "head.fc", kSwinPretrained,
-    kNames};
-constinit const Family kSwinV2Family{"swinv2",        "arXiv:2111.09883; timm 1.0.31",
-                                     kSwinV2Variants, build_swin_v2,
-                                     kConstructorsV2, kPreprocessV2,
-                                     "head.fc",       kSwinV2Pretrained,
-                                     kNames};
+constinit const Family kSwinFamily{.name = "swin",
+                                   .source = "arXiv:2103.14030; timm 1.0.31",
+                                   .attention = "windows, shifted in turns",
+                                   .variants = kSwinVariants,
+                                   .build = build_swin,
+                                   .constructors = kConstructors,
+                                   .preprocess = kPreprocess,
+                                   .head = "head.fc",
+                                   .pretrained = kSwinPretrained,
+                                   .name_maps = kNames};
+constinit const Family kSwinV2Family{.name = "swinv2",
+                                     .source = "arXiv:2111.09883; timm 1.0.31",
+                                     .attention = "windows, shifted in turns, cosine",
+                                     .variants = kSwinV2Variants,
+                                     .build = build_swin_v2,
+                                     .constructors = kConstructorsV2,
+                                     .preprocess = kPreprocessV2,
+                                     .head = "head.fc",
+                                     .pretrained = kSwinV2Pretrained,
+                                     .name_maps = kNames};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -6,15 +6,15 @@ namespace vitrine::detail {
 
 const Variant kSwinVariants[9] = {
     {"swin_base_patch4_window7_224",
-     R"({"patch_size":4,"window_size":7,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})", ""},
+     R"({"patch_size":4,"window_size":7,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})", "", "83.5"},
     {"swin_base_patch4_window12_384",
      R"({"patch_size":4,"window_size":12,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0})"},
+     R"({"input_size":[3,384,384],"crop_pct":1.0})", "84.5"},
     {"swin_large_patch4_window7_224",
-     R"({"patch_size":4,"window_size":7,"embed_dim":192,"depths":[2,2,18,2],"num_heads":[6,12,24,48]})", ""},
+     R"({"patch_size":4,"window_size":7,"embed_dim":192,"depths":[2,2,18,2],"num_heads":[6,12,24,48]})", "", "86.3*"},
     {"swin_large_patch4_window12_384",
      R"({"patch_size":4,"window_size":12,"embed_dim":192,"depths":[2,2,18,2],"num_heads":[6,12,24,48]})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0})"},
+     R"({"input_size":[3,384,384],"crop_pct":1.0})", "87.3*"},
     {"swin_s3_base_224",
      R"({"patch_size":4,"window_size":[7,7,14,7],"embed_dim":96,"depths":[2,2,30,2],"num_heads":[3,6,12,24]})", ""},
     {"swin_s3_small_224",
@@ -22,9 +22,9 @@ const Variant kSwinVariants[9] = {
     {"swin_s3_tiny_224", R"({"patch_size":4,"window_size":[7,7,14,7],"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})",
      ""},
     {"swin_small_patch4_window7_224",
-     R"({"patch_size":4,"window_size":7,"embed_dim":96,"depths":[2,2,18,2],"num_heads":[3,6,12,24]})", ""},
+     R"({"patch_size":4,"window_size":7,"embed_dim":96,"depths":[2,2,18,2],"num_heads":[3,6,12,24]})", "", "83.2"},
     {"swin_tiny_patch4_window7_224",
-     R"({"patch_size":4,"window_size":7,"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})", ""},
+     R"({"patch_size":4,"window_size":7,"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})", "", "81.2"},
 };
 
 const Variant kSwinPretrained[19] = {
@@ -50,34 +50,34 @@ const Variant kSwinPretrained[19] = {
 };
 
 const Variant kSwinV2Variants[12] = {
-    {"swinv2_base_window8_256", R"({"window_size":8,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})", ""},
+    {"swinv2_base_window8_256", R"({"window_size":8,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})", "", "84.2"},
     {"swinv2_base_window12_192",
      R"({"window_size":12,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32],"num_classes":21841})",
      R"({"input_size":[3,192,192]})"},
     {"swinv2_base_window12to16_192to256",
      R"({"window_size":16,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32],)"
      R"("pretrained_window_sizes":[12,12,12,6]})",
-     ""},
+     "", "86.2*"},
     {"swinv2_base_window12to24_192to384",
      R"({"window_size":24,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32],)"
      R"("pretrained_window_sizes":[12,12,12,6]})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0})"},
-    {"swinv2_base_window16_256", R"({"window_size":16,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})", ""},
+     R"({"input_size":[3,384,384],"crop_pct":1.0})", "87.1*"},
+    {"swinv2_base_window16_256", R"({"window_size":16,"embed_dim":128,"depths":[2,2,18,2],"num_heads":[4,8,16,32]})", "", "84.6"},
     {"swinv2_large_window12_192",
      R"({"window_size":12,"embed_dim":192,"depths":[2,2,18,2],"num_heads":[6,12,24,48],"num_classes":21841})",
      R"({"input_size":[3,192,192]})"},
     {"swinv2_large_window12to16_192to256",
      R"({"window_size":16,"embed_dim":192,"depths":[2,2,18,2],"num_heads":[6,12,24,48],)"
      R"("pretrained_window_sizes":[12,12,12,6]})",
-     ""},
+     "", "86.9*"},
     {"swinv2_large_window12to24_192to384",
      R"({"window_size":24,"embed_dim":192,"depths":[2,2,18,2],"num_heads":[6,12,24,48],)"
      R"("pretrained_window_sizes":[12,12,12,6]})",
-     R"({"input_size":[3,384,384],"crop_pct":1.0})"},
-    {"swinv2_small_window8_256", R"({"window_size":8,"embed_dim":96,"depths":[2,2,18,2],"num_heads":[3,6,12,24]})", ""},
-    {"swinv2_small_window16_256", R"({"window_size":16,"embed_dim":96,"depths":[2,2,18,2],"num_heads":[3,6,12,24]})", ""},
-    {"swinv2_tiny_window8_256", R"({"window_size":8,"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})", ""},
-    {"swinv2_tiny_window16_256", R"({"window_size":16,"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})", ""},
+     R"({"input_size":[3,384,384],"crop_pct":1.0})", "87.6*"},
+    {"swinv2_small_window8_256", R"({"window_size":8,"embed_dim":96,"depths":[2,2,18,2],"num_heads":[3,6,12,24]})", "", "83.7"},
+    {"swinv2_small_window16_256", R"({"window_size":16,"embed_dim":96,"depths":[2,2,18,2],"num_heads":[3,6,12,24]})", "", "84.1"},
+    {"swinv2_tiny_window8_256", R"({"window_size":8,"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})", "", "81.8"},
+    {"swinv2_tiny_window16_256", R"({"window_size":16,"embed_dim":96,"depths":[2,2,6,2],"num_heads":[3,6,12,24]})", "", "82.8"},
 };
 
 const Variant kSwinV2Pretrained[12] = {

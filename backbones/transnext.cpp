@@ -145,14 +145,14 @@ constexpr std::string_view k256 = R"({"input_size": [3, 256, 256]})";
 constexpr std::string_view k384 = R"({"input_size": [3, 384, 384], "crop_pct": 1.0, "crop_mode": "squash"})";
 
 constexpr Variant kTransNext[] = {
-    {"transnext_micro", "{" VITRINE_MICRO "}", ""},
-    {"transnext_tiny", "{" VITRINE_TINY "}", ""},
-    {"transnext_small", "{" VITRINE_SMALL "}", ""},
-    {"transnext_base", "{" VITRINE_BASE "}", ""},
-    {"transnext_small_384", "{" VITRINE_SMALL "," VITRINE_384 "}", k384},
-    {"transnext_base_384", "{" VITRINE_BASE "," VITRINE_384 "}", k384},
+    {"transnext_micro", "{" VITRINE_MICRO "}", "", "82.5"},
+    {"transnext_tiny", "{" VITRINE_TINY "}", "", "84.0"},
+    {"transnext_small", "{" VITRINE_SMALL "}", "", "84.7"},
+    {"transnext_base", "{" VITRINE_BASE "}", "", "84.8"},
+    {"transnext_small_384", "{" VITRINE_SMALL "," VITRINE_384 "}", k384, "86.0"},
+    {"transnext_base_384", "{" VITRINE_BASE "," VITRINE_384 "}", k384, "86.2"},
     {"transnext_micro_AAAA", "{" VITRINE_MICRO R"(, "img_size": 256, "window_size": [3, 3, 3, 3], "sr_ratios": [16, 8, 4, 2]})",
-     k256},
+     k256, "82.6"},
 };
 constexpr Variant kMohTransNext[] = {
     {"moh_transnext_small_75", "{" VITRINE_SMALL R"(, "shared_head": [3, 6, 3, 4], "routed_head": [0, 0, 6, 12]})", ""},
@@ -191,10 +191,18 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kTransNextFamily{"transnext", "TransNeXt, arXiv:2311.17132; DaiShiResearch/TransNeXt", kTransNext, build,
-                                        kTransNextConstructors};
+constinit const Family kTransNextFamily{.name = "transnext",
+                                        .source = "TransNeXt, arXiv:2311.17132; DaiShiResearch/TransNeXt",
+                                        .attention = "aggregated: a 3x3 neighborhood and pooled keys under one softmax",
+                                        .variants = kTransNext,
+                                        .build = build,
+                                        .constructors = kTransNextConstructors};
 
-constinit const Family kMohTransNextFamily{"moh_transnext", "MoH, arXiv:2410.11842; SkyworkAI/MoH", kMohTransNext, build};
+constinit const Family kMohTransNextFamily{.name = "moh_transnext",
+                                           .source = "MoH, arXiv:2410.11842; SkyworkAI/MoH",
+                                           .attention = "aggregated, with heads routed by token",
+                                           .variants = kMohTransNext,
+                                           .build = build};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -183,7 +183,7 @@ namespace {
   R"("NC_heads": [4, 8, 16, 32], "RC_heads": [4, 8, 16, 32],)" VITRINE_COMMON
 
 constexpr Variant kVitaeVsa[] = {
-    {"vitaev2_vsa_s", "{" VITRINE_S R"("wide_pcm": false, "RC_heads": [2, 2, 4, 8],)" VITRINE_COMMON "}", ""},
+    {"vitaev2_vsa_s", "{" VITRINE_S R"("wide_pcm": false, "RC_heads": [2, 2, 4, 8],)" VITRINE_COMMON "}", "", "82.7"},
     {"vitaev2_vsa_widepcm_s", "{" VITRINE_S R"("RC_heads": [2, 4, 8, 16],)" VITRINE_COMMON "}", ""},
     {"vitaev2_vsa_widepcm_48m", "{" VITRINE_48M R"("RC_heads": [3, 6, 12, 24],)" VITRINE_COMMON "}", ""},
     {"vitaev2_vsa_widepcm_b", "{" VITRINE_B "}", ""},
@@ -229,8 +229,12 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
 
 }  // namespace
 
-constinit const Family kVitaeVsaFamily{"vitae_vsa", "VSA, arXiv:2204.08446; ViTAE-Transformer/ViTAE-VSA", kVitaeVsa, build,
-                                       kVitaeVsaConstructors};
+constinit const Family kVitaeVsaFamily{.name = "vitae_vsa",
+                                       .source = "VSA, arXiv:2204.08446; ViTAE-Transformer/ViTAE-VSA",
+                                       .attention = "windows of varied place and size",
+                                       .variants = kVitaeVsa,
+                                       .build = build,
+                                       .constructors = kVitaeVsaConstructors};
 
 }  // namespace detail
 }  // namespace vitrine

@@ -14,6 +14,7 @@
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/commands/command.h>
+#include <vitrine/pipelines/commands/model_table.h>
 #include <vitrine/pipelines/preprocess.h>
 #include <vitrine/weights/shipped.h>
 
@@ -22,7 +23,7 @@ namespace vitrine::command {
 namespace {
 
 struct Row {
-  std::string name, family;
+  ModelEntry entry;
   PreprocessConfig preprocess;
   const ShippedModel* shipped = nullptr;
 };
@@ -31,15 +32,17 @@ std::vector<Row> find_rows(const std::string& pattern) {
   std::vector<Row> rows;
   for (const ShippedModel& shipped : shipped_models())
     if (fnmatch(pattern.c_str(), shipped.name.c_str(), 0) == 0)
-      rows.push_back({shipped.name, shipped.family, parse_preprocess(shipped.preprocess), &shipped});
-  for (const ModelEntry& entry : list_models(pattern)) rows.push_back({entry.name, entry.family, default_preprocess(entry.name)});
+      rows.push_back({{.name = shipped.name, .family = shipped.family, .source = {}, .attention = {}, .top1 = {}},
+                      parse_preprocess(shipped.preprocess),
+                      &shipped});
+  for (const ModelEntry& entry : list_models(pattern)) rows.push_back({entry, default_preprocess(entry.name)});
   return rows;
 }
 
 nlohmann::ordered_json to_json(const Row& row) {
   const PreprocessConfig& p = row.preprocess;
-  nlohmann::ordered_json json{{"name", row.name},
-                              {"family", row.family},
+  nlohmann::ordered_json json{{"name", row.entry.name},
+                              {"family", row.entry.family},
                               {"shipped", row.shipped != nullptr},
                               {"input_size", {p.channels, p.height, p.width}},
                               {"crop_pct", p.crop_pct},
@@ -47,7 +50,9 @@ nlohmann::ordered_json to_json(const Row& row) {
                               {"interpolation", p.interpolation},
                               {"mean", p.mean},
                               {"std", p.std}};
-  if (row.shipped) {
+  if (!row.shipped) {
+    json.update({{"source", row.entry.source}, {"attention", row.entry.attention}, {"top1", row.entry.top1}});
+  } else {
     const ShippedModel& s = *row.shipped;
     json.update({{"file", s.file},
                  {"present", s.present},
@@ -137,11 +142,19 @@ int run_attention(Console& console, const std::string& pattern) {
   return kSuccess;
 }
 
+int run_table(Console& console, const std::string& pattern) {
+  if (console.options().json) throw UsageError("--markdown and --json exclude each other: give one of them");
+  const std::vector<ModelEntry> models = list_models(pattern);
+  if (models.empty()) throw Error(fmt::format("no published model matches '{}'; `vitrine models` lists all", pattern));
+  console.print(model_table(models));
+  return kSuccess;
+}
+
 int run_models(Console& console, const std::string& pattern) {
   const std::vector<Row> rows = find_rows(pattern);
   if (rows.empty()) {
     std::vector<std::string> names;
-    for (const Row& row : find_rows("*")) names.push_back(row.name);
+    for (const Row& row : find_rows("*")) names.push_back(row.entry.name);
     throw Error(fmt::format("no model matches '{}'{}", pattern, detail::suggest_names(pattern, names)));
   }
   if (console.options().json) {
@@ -152,7 +165,7 @@ int run_models(Console& console, const std::string& pattern) {
   }
   std::vector<std::vector<std::string>> table{{"name", "family", "input", "weights"}};
   for (const Row& row : rows)
-    table.push_back({row.name, row.family,
+    table.push_back({row.entry.name, row.entry.family,
                      fmt::format("{}x{}x{}", row.preprocess.height, row.preprocess.width, row.preprocess.channels),
                      shipped_text(row.shipped)});
   console.print(format_table(table));
@@ -165,14 +178,23 @@ const Command kModelsCommand{
     .name = "models",
     .summary = "List the models by name, or the attention that a plain vision transformer can be built with",
     .examples =
-        "  vitrine models\n  vitrine models 'vit_small_*'\n  vitrine models nat_fashion --json\n  vitrine models --attention",
+        "  vitrine models\n  vitrine models 'vit_small_*'\n  vitrine models nat_fashion --json\n  vitrine models --attention\n  "
+        "vitrine models 'swin*' --markdown",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto pattern = std::make_shared<std::string>("*");
       app.add_option("PATTERN", *pattern, "Names to list; * is any text, ? any character (default all)")->option_text("");
       auto attention = std::make_shared<bool>(false);
       app.add_flag("--attention", *attention,
                    "List what vit_*[attention=NAME,option=value,...] takes; PATTERN then selects by these names");
-      return [=](Console& console) { return *attention ? run_attention(console, *pattern) : run_models(console, *pattern); };
+      auto markdown = std::make_shared<bool>(false);
+      app.add_flag(
+             "--markdown", *markdown,
+             "Print the table of backbones/README.md: parameters, multiply-adds, input, attention, source, ImageNet-1k top-1")
+          ->excludes("--attention");
+      return [=](Console& console) {
+        if (*markdown) return run_table(console, *pattern);
+        return *attention ? run_attention(console, *pattern) : run_models(console, *pattern);
+      };
     },
 };
 

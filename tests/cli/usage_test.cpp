@@ -82,6 +82,8 @@ TEST_CASE("wrong usage is one line that names the option, and exit code 2") {
       {{"features", "x.png", "--out", "x.npy", "--tokens", "all"}, "--tokens"},
       {{"evaluate"}, "--dataset"},
       {{"evaluate", "--dataset", "fashion-mnist", "--confusion", "matrix.pdf"}, "--confusion"},
+      {{"models", "--markdown", "--json"}, "--markdown"},
+      {{"models", "--markdown", "--attention"}, "--markdown"},
       {{"inspect"}, "FILE"},
   };
   for (const Case& c : cases) {
