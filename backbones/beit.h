@@ -75,9 +75,4 @@ class Beit final : public detail::TokenBackbone {
   std::unique_ptr<const RelativePositions> shared_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kBeitFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -88,9 +88,4 @@ class VITRINE_API BiFormer final : public detail::HierarchicalBackbone {
   Norm norm_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kBiFormerFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -83,9 +83,4 @@ class VITRINE_API ConvNeXt final : public detail::HierarchicalBackbone {
   std::vector<Stage> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kConvNeXtFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -67,9 +67,4 @@ class VITRINE_API Davit final : public detail::HierarchicalBackbone {
   std::vector<Stage> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kDavitFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -70,10 +70,8 @@ class Eva final : public detail::TokenBackbone {
 };
 
 namespace detail {
-struct Family;
 struct Variant;
 std::unique_ptr<Backbone> build_eva(const Variant& variant, const Weights& weights, const Arguments& arguments);
-extern const Family kEvaFamily;
 }  // namespace detail
 
 }  // namespace vitrine

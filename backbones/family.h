@@ -45,7 +45,50 @@ struct Family {
 // end. Throws Error for one out of range.
 std::vector<bool> wanted_indices(std::span<const int> indices, int count, std::string_view model);
 
-// The families, in the order of listing.
+// The families, in the order of listing: NAME stands for the `constinit const Family kNAMEFamily` that a family's file defines.
+// clang-format off
+#define VITRINE_FAMILIES(X) \
+  X(Vit)                    \
+  X(Deit)                   \
+  X(Eva)                    \
+  X(Beit)                   \
+  X(Nat)                    \
+  X(DinatS)                 \
+  X(NatIsotropic)           \
+  X(ResNet)                 \
+  X(ConvNeXt)               \
+  X(MlpMixer)               \
+  X(PoolFormer)             \
+  X(FocalNet)               \
+  X(HorNet)                 \
+  X(LitV2)                  \
+  X(PatchConvNet)           \
+  X(Flowformer)             \
+  X(BiFormer)               \
+  X(AgentCswin)             \
+  X(AgentDeit)              \
+  X(AgentPvt)               \
+  X(AgentSwin)              \
+  X(InlineCswin)            \
+  X(InlineDeit)             \
+  X(InlinePvt)              \
+  X(InlineSwin)             \
+  X(FlattenCswin)           \
+  X(FlattenPvt)             \
+  X(FlattenSwin)            \
+  X(Ravlt)                  \
+  X(TransNext)              \
+  X(MohTransNext)           \
+  X(VitaeVsa)               \
+  X(Swin)                   \
+  X(SwinV2)                 \
+  X(Davit)                  \
+  X(Maxxvit)                \
+  X(HaloNet)
+// clang-format on
+#define VITRINE_FAMILY(NAME) extern const Family k##NAME##Family;
+VITRINE_FAMILIES(VITRINE_FAMILY)
+#undef VITRINE_FAMILY
 std::span<const Family* const> families();
 
 }  // namespace vitrine::detail

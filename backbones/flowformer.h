@@ -50,9 +50,4 @@ class VITRINE_API Flowformer final : public detail::HierarchicalBackbone {
   LayerNorm norm_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kFlowformerFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -73,9 +73,4 @@ class VITRINE_API FocalNet final : public detail::HierarchicalBackbone {
   Linear pre_logits_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kFocalNetFamily;
-}  // namespace detail
-
 }  // namespace vitrine

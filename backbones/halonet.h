@@ -78,9 +78,4 @@ class VITRINE_API HaloNet final : public detail::HierarchicalBackbone {
   ConvNorm final_conv_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kHaloNetFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -54,9 +54,4 @@ class VITRINE_API HorNet final : public detail::HierarchicalBackbone {
   LayerNorm norm_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kHorNetFamily;
-}  // namespace detail
-
 }  // namespace vitrine

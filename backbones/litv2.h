@@ -58,9 +58,4 @@ class VITRINE_API LitV2 final : public detail::HierarchicalBackbone {
   std::vector<Layer> layers_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kLitV2Family;
-}  // namespace detail
-
 }  // namespace vitrine

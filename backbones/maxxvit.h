@@ -92,9 +92,4 @@ class VITRINE_API Maxxvit final : public detail::HierarchicalBackbone {
   std::vector<std::vector<std::unique_ptr<const Block>>> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kMaxxvitFamily;
-}  // namespace detail
-
 }  // namespace vitrine

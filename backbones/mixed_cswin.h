@@ -69,9 +69,4 @@ class VITRINE_API MixedCswin final : public detail::HierarchicalBackbone {
   std::vector<Stage> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kAgentCswinFamily, kInlineCswinFamily, kFlattenCswinFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -47,9 +47,4 @@ class VITRINE_API MixedDeit final : public detail::TokenBackbone {
   std::vector<Block> blocks_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kAgentDeitFamily, kInlineDeitFamily;
-}  // namespace detail
-
 }  // namespace vitrine

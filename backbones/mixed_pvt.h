@@ -65,9 +65,4 @@ class VITRINE_API MixedPvt final : public detail::HierarchicalBackbone {
   std::vector<Stage> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kAgentPvtFamily, kInlinePvtFamily, kFlattenPvtFamily;
-}  // namespace detail
-
 }  // namespace vitrine

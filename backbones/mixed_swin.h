@@ -68,9 +68,4 @@ class VITRINE_API MixedSwin final : public detail::HierarchicalBackbone {
   LayerNorm norm_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kAgentSwinFamily, kInlineSwinFamily, kFlattenSwinFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -77,9 +77,4 @@ class VITRINE_API MlpMixer final : public detail::HierarchicalBackbone {
   std::vector<Block> blocks_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kMlpMixerFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -76,9 +76,4 @@ class VITRINE_API Nat final : public detail::HierarchicalBackbone {
   LayerNorm norm_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kNatFamily, kDinatSFamily, kNatIsotropicFamily;
-}  // namespace detail
-
 }  // namespace vitrine

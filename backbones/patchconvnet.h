@@ -73,9 +73,4 @@ class VITRINE_API PatchConvNet final : public Backbone {
   Tensor class_weights_, class_biases_;  // multiclass: f32 [T, C], [T]
 };
 
-namespace detail {
-struct Family;
-extern const Family kPatchConvNetFamily;
-}  // namespace detail
-
 }  // namespace vitrine

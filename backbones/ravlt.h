@@ -54,9 +54,4 @@ class VITRINE_API Ravlt final : public detail::HierarchicalBackbone {
   Conv2d proj_;  // with its batch norm: [B, H, W, C] -> [B, H, W, projection]
 };
 
-namespace detail {
-struct Family;
-extern const Family kRavltFamily;
-}  // namespace detail
-
 }  // namespace vitrine

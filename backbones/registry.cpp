@@ -1,33 +1,9 @@
-// Models by name. A new family: add its `const Family` to the table in families(); all else follows from its tables.
+// Models by name, over the families that family.h lists.
 #include <utility>
 
 #include <fmt/format.h>
 
-#include <vitrine/backbones/beit.h>
-#include <vitrine/backbones/biformer.h>
-#include <vitrine/backbones/convnext.h>
-#include <vitrine/backbones/davit.h>
-#include <vitrine/backbones/eva.h>
 #include <vitrine/backbones/family.h>
-#include <vitrine/backbones/flowformer.h>
-#include <vitrine/backbones/focalnet.h>
-#include <vitrine/backbones/halonet.h>
-#include <vitrine/backbones/hornet.h>
-#include <vitrine/backbones/litv2.h>
-#include <vitrine/backbones/maxxvit.h>
-#include <vitrine/backbones/mixed_cswin.h>
-#include <vitrine/backbones/mixed_deit.h>
-#include <vitrine/backbones/mixed_pvt.h>
-#include <vitrine/backbones/mixed_swin.h>
-#include <vitrine/backbones/mlp_mixer.h>
-#include <vitrine/backbones/nat.h>
-#include <vitrine/backbones/patchconvnet.h>
-#include <vitrine/backbones/ravlt.h>
-#include <vitrine/backbones/resnet.h>
-#include <vitrine/backbones/swin.h>
-#include <vitrine/backbones/transnext.h>
-#include <vitrine/backbones/vit.h>
-#include <vitrine/backbones/vitae_vsa.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 
@@ -35,15 +11,9 @@ namespace vitrine {
 namespace detail {
 
 std::span<const Family* const> families() {
-  static constexpr const Family* kFamilies[] = {
-      &kVitFamily,         &kDeitFamily,         &kEvaFamily,       &kBeitFamily,         &kNatFamily,
-      &kDinatSFamily,      &kNatIsotropicFamily, &kResNetFamily,    &kConvNeXtFamily,     &kMlpMixerFamily,
-      &kFocalNetFamily,    &kHorNetFamily,       &kLitV2Family,     &kPatchConvNetFamily, &kFlowformerFamily,
-      &kBiFormerFamily,    &kAgentCswinFamily,   &kAgentDeitFamily, &kAgentPvtFamily,     &kAgentSwinFamily,
-      &kInlineCswinFamily, &kInlineDeitFamily,   &kInlinePvtFamily, &kInlineSwinFamily,   &kFlattenCswinFamily,
-      &kFlattenPvtFamily,  &kFlattenSwinFamily,  &kRavltFamily,     &kTransNextFamily,    &kMohTransNextFamily,
-      &kVitaeVsaFamily,    &kSwinFamily,         &kSwinV2Family,    &kDavitFamily,        &kMaxxvitFamily,
-      &kHaloNetFamily};
+#define VITRINE_FAMILY(NAME) &k##NAME##Family,
+  static constexpr const Family* kFamilies[] = {VITRINE_FAMILIES(VITRINE_FAMILY)};
+#undef VITRINE_FAMILY
   return kFamilies;
 }
 

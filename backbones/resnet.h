@@ -82,9 +82,4 @@ class VITRINE_API ResNet final : public detail::HierarchicalBackbone {
   std::vector<std::vector<Block>> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kResNetFamily;
-}  // namespace detail
-
 }  // namespace vitrine

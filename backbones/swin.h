@@ -71,9 +71,4 @@ class VITRINE_API Swin final : public detail::HierarchicalBackbone {
   std::vector<Stage> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kSwinFamily, kSwinV2Family;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -63,9 +63,4 @@ class VITRINE_API TransNext final : public detail::HierarchicalBackbone {
   std::vector<Stage> stages_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kTransNextFamily, kMohTransNextFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -72,10 +72,8 @@ class Vit final : public detail::TokenBackbone {
 };
 
 namespace detail {
-struct Family;
 struct Variant;
 std::unique_ptr<Backbone> build_vit(const Variant& variant, const Weights& weights, const Arguments& arguments);
-extern const Family kVitFamily, kDeitFamily;
 }  // namespace detail
 
 }  // namespace vitrine

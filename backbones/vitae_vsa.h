@@ -70,9 +70,4 @@ class VITRINE_API VitaeVsa final : public detail::HierarchicalBackbone {
   std::vector<Layer> layers_;
 };
 
-namespace detail {
-struct Family;
-extern const Family kVitaeVsaFamily;
-}  // namespace detail
-
 }  // namespace vitrine

@@ -73,6 +73,8 @@ TEST_CASE("convnets: wrong images and arguments are refused") {
   CHECK_THROWS_WITH(build("ConvNeXt[kernel_sizes=4]"), contains("kernel_sizes, expected odd ones"));
   CHECK_THROWS_WITH(build("ConvNeXt[stem_type=conv]"), contains("stem_type"));
   CHECK_THROWS_WITH(build("ConvNeXt[global_pool=catavgmax]"), contains("needs head_norm_first"));
+  CHECK_THROWS_WITH(build("poolformer_s12[dims=[8,8]]"), contains("not of one length"));
+  CHECK_THROWS_WITH(build("poolformer_s12[dims=[8,8,0,8]]"), contains("poolformer_s12"));
   CHECK_THROWS_WITH(build(kMixer)->forward(images(1, 64, 64)), contains("expected 48x64"));
   CHECK_THROWS_WITH(build("MlpMixer[block_layer=SpatialGatingBlock]"), contains("go together"));
   CHECK_THROWS_WITH(build("MlpMixer[mlp_ratio=[1,2,3]]"), contains("one number or two"));

@@ -375,6 +375,11 @@ const Published kConvolutional[] = {
     {"patchconvnet_l120", 334294376},
     {"patchconvnet_s60_multi", 25614712},
     {"flowformer_cv", 43311304},
+    {"poolformer_s12", 11915176},
+    {"poolformer_s24", 21388968},
+    {"poolformer_s36", 30862760},
+    {"poolformer_m36", 56172520},
+    {"poolformer_m48", 73473448},
 };
 
 std::set<std::string> families_of(std::span<const Published> published) {
