@@ -34,6 +34,12 @@ void validate(const ConvNeXtConfig& c) {
   check(c.head_norm_first || c.global_pool != detail::GlobalPool::catavgmax, "global_pool catavgmax needs head_norm_first");
 }
 
+// [dim], which the official files keep as [1, 1, 1, dim].
+Tensor read_channels(const Weights& w, std::string_view name, std::int64_t dim) {
+  const auto stored = w.shape_of(name);
+  return w.get(name, stored == Shape{1, 1, 1, dim} ? *stored : Shape{dim}).view({dim});
+}
+
 }  // namespace
 
 ConvNeXt::Block::Block(const Weights& w, const ConvNeXtConfig& c, std::int64_t dim, std::int64_t kernel, std::int64_t dilation)
@@ -48,8 +54,8 @@ ConvNeXt::Block::Block(const Weights& w, const ConvNeXtConfig& c, std::int64_t d
   if (c.layer_scale) scaled.scale = w.get("gamma", {dim});
   fc2 = Linear(mlp / "fc2", 4 * dim, dim, scaled);
   if (!c.use_grn) return;
-  grn_weight = (mlp / "grn").get("weight", {4 * dim});
-  grn_bias = (mlp / "grn").get("bias", {4 * dim});
+  grn_weight = read_channels(mlp / "grn", "weight", 4 * dim);
+  grn_bias = read_channels(mlp / "grn", "bias", 4 * dim);
 }
 
 Tensor ConvNeXt::Block::operator()(Tensor x) const {
@@ -210,6 +216,22 @@ std::unique_ptr<Backbone> build_convnext(const Variant& variant, const Weights& 
 
 constexpr Variant kConvNeXtConstructors[] = {{"ConvNeXt", "", ""}};
 
+// facebookresearch/ConvNeXt and ConvNeXt-V2.
+#define VITRINE_BLOCK R"(stages\.(\d+)\.(\d+)\.)"
+constexpr NameRule kOfficial[] = {
+    {R"(downsample_layers\.0\.(.*))", "stem.$1"},
+    {R"(downsample_layers\.(\d+)\.(.*))", "stages.$1.downsample.$2"},
+    {VITRINE_BLOCK R"(dwconv\.(.*))", "stages.$1.blocks.$2.conv_dw.$3"},
+    {VITRINE_BLOCK R"(pwconv([12])\.(.*))", "stages.$1.blocks.$2.mlp.fc$3.$4"},
+    {VITRINE_BLOCK R"(grn\.gamma)", "stages.$1.blocks.$2.mlp.grn.weight"},
+    {VITRINE_BLOCK R"(grn\.beta)", "stages.$1.blocks.$2.mlp.grn.bias"},
+    {VITRINE_BLOCK "(.*)", "stages.$1.blocks.$2.$3"},  // norm, gamma
+    {R"(norm\.(.*))", "head.norm.$1"},
+    {R"(head\.(weight|bias))", "head.fc.$1"},
+};
+#undef VITRINE_BLOCK
+constexpr NameMap kNames[] = {{"downsample_layers.0.0.weight", kOfficial}};
+
 }  // namespace
 
 constinit const Family kConvNeXtFamily{.name = "convnext",
@@ -219,7 +241,8 @@ constinit const Family kConvNeXtFamily{.name = "convnext",
                                        .build = build_convnext,
                                        .constructors = kConvNeXtConstructors,
                                        .head = "head.fc",
-                                       .pretrained = kConvNeXtPretrained};
+                                       .pretrained = kConvNeXtPretrained,
+                                       .name_maps = kNames};
 
 }  // namespace detail
 }  // namespace vitrine

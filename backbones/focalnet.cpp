@@ -183,6 +183,28 @@ std::unique_ptr<Backbone> build_focalnet(const Variant& variant, const Weights& 
 
 constexpr Variant kFocalNetConstructors[] = {{"FocalNet", "", ""}};
 
+// microsoft/FocalNet makes a stage's map smaller at its end, not at the beginning of the next one. Its norms have the same names
+// before and after what they norm; they are after it in the published models that have a layer scale, and in no others.
+#define VITRINE_DOWNSAMPLE(from, to) \
+  { R"(layers\.)" from R"(\.downsample\.(.*))", "layers." to ".downsample.$1" }
+constexpr NameRule kOfficialPost[] = {
+    {R"(layers\.(\d+)\.blocks\.(\d+)\.norm([12])\.(.*))", "layers.$1.blocks.$2.norm$3_post.$4"},
+    {R"(patch_embed\.(.*))", "stem.$1"},
+    VITRINE_DOWNSAMPLE("0", "1"),
+    VITRINE_DOWNSAMPLE("1", "2"),
+    VITRINE_DOWNSAMPLE("2", "3"),
+    VITRINE_DOWNSAMPLE("3", "4"),
+    VITRINE_DOWNSAMPLE("4", "5"),
+    VITRINE_DOWNSAMPLE("5", "6"),
+    VITRINE_DOWNSAMPLE("6", "7"),
+    {R"((.*)\.gamma_([12]))", "$1.ls$2.gamma"},
+    {R"((.*)\.modulation\.ln\.(.*))", "$1.modulation.norm.$2"},
+    {R"(head\.(weight|bias))", "head.fc.$1"},
+};
+#undef VITRINE_DOWNSAMPLE
+constexpr auto kOfficial = std::span(kOfficialPost).subspan(1);
+constexpr NameMap kNames[] = {{"layers.0.blocks.0.gamma_1", kOfficialPost}, {"patch_embed.proj.weight", kOfficial}};
+
 }  // namespace
 
 constinit const Family kFocalNetFamily{.name = "focalnet",
@@ -193,7 +215,8 @@ constinit const Family kFocalNetFamily{.name = "focalnet",
                                        .constructors = kFocalNetConstructors,
                                        .preprocess = R"({"crop_pct":0.9})",
                                        .head = "head.fc",
-                                       .pretrained = kFocalNetPretrained};
+                                       .pretrained = kFocalNetPretrained,
+                                       .name_maps = kNames};
 
 }  // namespace detail
 }  // namespace vitrine
