@@ -16,6 +16,7 @@
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/memory.h>
 #include <vitrine/pipelines/attention_cases.h>
+#include <vitrine/pipelines/generation_cases.h>
 #include <vitrine/pipelines/preprocess.h>
 #include <vitrine/weights/shipped.h>
 #include <vitrine/weights/sources.h>
@@ -34,7 +35,7 @@ std::pair<std::string, std::int64_t> split_size(const std::string& name) {
   std::int64_t size = 0;
   const char *begin = name.data() + at + 1, *end = name.data() + name.size();
   if (std::from_chars(begin, end, size).ptr != end || size < 1 || size > 1 << 14)
-    throw Error(fmt::format("model '{}': '{}' is not an image size", name, name.substr(at + 1)));
+    throw Error(fmt::format("model '{}': '{}' is not a size", name, name.substr(at + 1)));
   return {name.substr(0, at), size};
 }
 
@@ -161,6 +162,35 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row);
   run([&] { time_passes([&] { problem.run(options.impl); }, options, building, row); });
+  return row;
+}
+
+BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOptions& options) {
+  if (!options.impl.empty())
+    throw Error(fmt::format("'{}': it chooses its implementations; impl '{}' is for attention operators", text, options.impl));
+  Building building;
+  GenerationProblem problem;
+  if (is_generation_case(text)) {
+    if (options.height > 0)
+      throw Error(fmt::format("generation case '{}': its size is in its name, no image size applies", text));
+    problem = make_generation_problem(text, options.batch_size, options.dtype);
+  } else {
+    const auto [name, size] = split_size(text);
+    problem = make_step_problem(name, size > 0 ? size : options.height, size > 0 ? size : options.width, options.batch_size,
+                                options.dtype);
+  }
+  BenchmarkRow row;
+  row.name = text;
+  row.dtype = name_of(options.dtype);
+  row.batch_size = options.batch_size;
+  row.height = problem.height;
+  row.width = problem.width;
+  row.of_latents = true;
+  row.threads = Context::current().threads();
+  row.parameters = problem.parameters;
+  row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
+  building.finish(row);
+  time_passes(problem.run, options, building, row);
   return row;
 }
 

@@ -1,4 +1,5 @@
-// How fast a model or an attention layer runs here: one pass timed again and again, with synthetic weights and input.
+// How fast a model, a network of generation or an attention layer runs here: one pass timed again and again, with synthetic
+// weights and input.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,7 @@ struct BenchmarkRow {
   std::string name;
   std::string dtype;
   std::int64_t batch_size = 0, height = 0, width = 0;
+  bool of_latents = false;             // height and width are of the latents
   std::vector<std::int64_t> tokens{};  // of an attention case: the sizes of its axes
   int threads = 0;
   double median_ms = 0, min_ms = 0, p90_ms = 0;
@@ -45,6 +47,10 @@ VITRINE_API BenchmarkRow benchmark_model(const std::string& name, const Benchmar
 
 // `text` as make_attention_problem takes it. Height and width are not used, and 0 in the row.
 VITRINE_API BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options);
+
+// `text` as make_generation_problem takes it, whose size it holds; or a denoiser as create_denoiser takes it, optionally followed
+// by @SIZE, the side of its latents.
+VITRINE_API BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOptions& options);
 
 // The rate of this machine's matrix product in `dtype`, for shares of the peak: the best of short runs of two square Linear
 // layers.

@@ -15,6 +15,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <vitrine/backbones/denoiser.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/file.h>
 #include <vitrine/layers/names.h>
@@ -23,6 +24,7 @@
 #include <vitrine/pipelines/commands/command.h>
 #include <vitrine/pipelines/commands/files.h>
 #include <vitrine/pipelines/commands/model_options.h>
+#include <vitrine/pipelines/generation_cases.h>
 #include <vitrine/pipelines/plot.h>
 
 namespace vitrine::command {
@@ -42,7 +44,7 @@ double megabytes(std::int64_t bytes) { return 1e-6 * static_cast<double>(bytes);
 nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
   nlohmann::ordered_json json{{"case", row.name}, {"dtype", row.dtype}, {"batch", row.batch_size}};
   if (row.tokens.empty())
-    json["img_size"] = {row.height, row.width};
+    json[row.of_latents ? "latent_size" : "img_size"] = {row.height, row.width};
   else
     json["tokens"] = row.tokens;
   json.update({{"threads", row.threads},
@@ -126,6 +128,8 @@ BenchmarkOptions options_of(const Console& console, const Options& options) {
   return each;
 }
 
+bool is_denoiser_at_size(const std::string& name) { return is_denoiser(name.substr(0, name.find_first_of("[@"))); }
+
 // No model has the name of a kind of case: "na2d", "na2d_56".
 Error with_example(const std::string& name, const Error& error) {
   for (const AttentionForm& form : attention_forms())
@@ -140,7 +144,9 @@ int run_benchmark(Console& console, const Options& options) {
   for (const std::string& name : options.names) {
     if (interrupted()) break;
     try {
-      report.add(is_attention_case(name) ? benchmark_attention(name, each) : benchmark_model(name, each));
+      report.add(is_attention_case(name)                                 ? benchmark_attention(name, each)
+                 : is_generation_case(name) || is_denoiser_at_size(name) ? benchmark_generation(name, each)
+                                                                         : benchmark_model(name, each));
     } catch (const Error& error) {  // the others are still run
       report.fail(name, is_attention_case(name) ? error : with_example(name, error));
     }
@@ -286,27 +292,31 @@ int run_plot(Console& console, const Options& options) {
 
 const Command kBenchmarkCommand{
     .name = "benchmark",
-    .summary = "Time models and attention layers with synthetic weights: latency, rate, share of the machine's peak, memory",
+    .summary =
+        "Time models, networks of generation and attention layers with synthetic weights: latency, rate, share of the machine's "
+        "peak, memory",
     .examples =
         "  vitrine benchmark vit_small_patch16_224 nat_mini\n"
         "  vitrine benchmark vit_small_patch14_dinov2@224 --dtype bf16 --batch-size 8\n"
         "  vitrine benchmark nat_fashion --batch-size 64 --threads 1 --seconds 2 --json\n"
         "  vitrine benchmark na2d_56x56_h2_d32_k7 sdpa_h3_n197_d64\n"
+        "  vitrine benchmark dit_xl_2 vae_decode_32 'stable-diffusion-v1-5[attention=linfusion]@32' --dtype bf16\n"
         "  vitrine benchmark --plot attention.svg --seconds 0.5",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       const auto options = std::make_shared<Options>();
       std::string cases;
       for (const AttentionForm& form : attention_forms()) cases += fmt::format("\n{}: {}", form.example, form.what);
+      for (const GenerationForm& form : generation_forms()) cases += fmt::format("\n{}: {}", form.example, form.what);
       app.add_option("NAME", options->names,
-                     "Models as `vitrine models` lists them, with [arguments] or @SIZE, and attention cases, whose names hold "
-                     "their sizes:" +
+                     "Models as `vitrine models` lists them, with [arguments] or @SIZE, denoisers by their published names "
+                     "(@SIZE: of their latents), and cases of attention and generation, whose names hold their sizes:" +
                          cases);
       app.add_option("-b,--batch-size", options->batch_size, "Images at a time (default 1)")
           ->option_text("N")
           ->check(CLI::Range(1, 1 << 16));
       app.add_option_function<std::string>(
              "--img-size", [options](const std::string& text) { std::tie(options->height, options->width) = parse_size(text); },
-             "Input size of models, SIZE or HEIGHTxWIDTH; default: the model's")
+             "Input size of models (of denoisers: their latents), SIZE or HEIGHTxWIDTH; default: the model's")
           ->option_text("SIZE");
       app.add_option(
              "--impl", options->impl,

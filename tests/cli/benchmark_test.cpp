@@ -63,6 +63,28 @@ TEST_CASE("cases that are none or too large are told by name") {
   CHECK(contains(error_of("na2d_16000000x16000000_h2_d32_k7"), "attention case 'na2d_16000000x16000000_h2_d32_k7': "));
 }
 
+TEST_CASE("networks of generation are timed with the size of their latents") {
+  const RunResult result = run_vitrine({"benchmark", "taesd_decode_3", "DiT-S/8", "vae_decode_0", "vae_decode_4x4", "dit_q_2",
+                                        "DiT-Q/2", "--json", "--seconds", "0", "--batch-size", "2"});
+  CHECK(result.code == 1);  // those that are none; the others are run
+  std::istringstream lines(result.out);
+  std::vector<json> rows;
+  for (std::string line; std::getline(lines, line);) rows.push_back(json::parse(line));
+  REQUIRE(rows.size() == 6);
+  CHECK(rows[0]["case"] == "taesd_decode_3");
+  CHECK(rows[0]["latent_size"] == json({3, 3}));
+  CHECK(rows[0]["batch"] == 2);
+  CHECK(rows[0]["parameters"] == 2445063);
+  for (const char* number : {"median_ms", "gmacs", "gflops", "gemm_share", "peak_activation_bytes"})
+    CHECK(rows[0][number].get<double>() > 0);
+  CHECK(rows[1]["latent_size"] == json({32, 32}));
+  const auto error = [&](std::size_t row) { return rows[row]["error"].get<std::string>(); };
+  CHECK(contains(error(2), "generation case 'vae_decode_0': '0' is not a size"));
+  CHECK(contains(error(3), "'4x4' is not a size of 1 to 1024; cases are like vae_decode_32"));
+  CHECK(contains(error(4), "generation case 'dit_q_2': unknown denoiser 'DiT-Q/2'"));
+  CHECK(contains(error(5), "unknown model 'DiT-Q/2'"));
+}
+
 TEST_CASE("an implementation of an attention operator is timed by its name") {
   const auto benchmark = [](const char* name, const char* impl) {
     return run_vitrine({"benchmark", name, "--impl", impl, "--json", "--seconds", "0"});

@@ -4,6 +4,7 @@
 
 #include <vitrine/layers/context.h>
 #include <vitrine/pipelines/benchmark.h>
+#include <vitrine/pipelines/generation_cases.h>
 
 using namespace vitrine;
 using namespace vitrine::test;
@@ -54,7 +55,7 @@ TEST_CASE("sizes by option, and names that are none") {
   BenchmarkOptions options = at_once();
   options.height = 24, options.width = 40;
   CHECK(benchmark_model(kTiny, options).width == 40);
-  CHECK_THROWS_WITH(benchmark_model(kTiny + "@big", at_once()), contains("'big' is not an image size"));
+  CHECK_THROWS_WITH(benchmark_model(kTiny + "@big", at_once()), contains("'big' is not a size"));
   CHECK_THROWS_WITH(benchmark_model("nat_mimi@32", at_once()), contains("unknown model 'nat_mimi'"));
 }
 
@@ -63,6 +64,53 @@ TEST_CASE("shipped models are run at their own size") {
   CHECK(row.height == 40);
   CHECK(row.width == 40);
   CHECK(row.parameters == 288406);
+}
+
+TEST_CASE("every kind of generation case is known by its example") {
+  for (const GenerationForm& form : generation_forms()) {
+    INFO(form.example);
+    CHECK(is_generation_case(form.example));
+    CHECK(form.example.starts_with(form.prefix));
+  }
+  CHECK(!is_generation_case("vae_decode"));
+  CHECK(!is_generation_case("vit_small_patch16_224"));
+}
+
+TEST_CASE("a denoiser's step is timed by the names of cases and its own") {
+  const BenchmarkRow dit = benchmark_generation("dit_s_8", at_once(2));
+  CHECK(dit.of_latents);
+  CHECK(dit.height == 32);
+  CHECK(dit.batch_size == 2);
+  constexpr std::int64_t kDim = 384, kPatch = 64;  // blocks, patches, times, labels, the last layer
+  CHECK(dit.parameters == 12 * (18 * kDim * kDim + 15 * kDim) + (4 * kPatch + 1) * kDim + (256 + 1 + kDim + 1) * kDim +
+                              1001 * kDim + (2 * kDim + 2) * kDim + (kDim + 1) * 8 * kPatch);
+  const BenchmarkRow own = benchmark_generation("DiT-S/8", at_once(1, DType::bf16));
+  CHECK(own.gmacs == Approx(dit.gmacs));
+  CHECK(own.parameter_bytes == 2 * dit.parameters);
+  // 12 blocks of 16 tokens: twelve squares of the width a token, and pairs of tokens.
+  CHECK(dit.gmacs == Approx(12e-9 * (16 * 12 * 384 * 384 + 2 * 16 * 16 * 384)).epsilon(0.1));
+
+  const std::string small =
+      R"(UNet2DConditionModel[block_out_channels=[32,32],down_block_types=["CrossAttnDownBlock2D","DownBlock2D"],)"
+      R"(up_block_types=["UpBlock2D","CrossAttnUpBlock2D"],cross_attention_dim=8,attention_head_dim=4])";
+  CHECK(benchmark_generation(small + "@6", at_once()).width == 6);
+  CHECK(benchmark_generation(small, at_once()).width == 64);
+  BenchmarkOptions options = at_once();
+  options.height = 4, options.width = 8;
+  CHECK(benchmark_generation(small, options).width == 8);
+  CHECK_THROWS_WITH(benchmark_generation("dit_s_8", options), contains("its size is in its name"));
+  options.impl = "flash";
+  CHECK_THROWS_WITH(benchmark_generation(small, options), contains("it chooses its implementations"));
+}
+
+TEST_CASE("a pair of FLUX's blocks is as its authors count") {
+  Context context({.threads = 1, .device = {}, .dry_run = true});
+  const ContextScope scope(context);
+  const BenchmarkRow row = benchmark_generation("flux_pair_n16_t8", at_once(1, DType::bf16));
+  CHECK(row.height == 8);
+  const double tokens = 24, width = 3072;
+  CHECK(row.gmacs == Approx(1e-9 * (24 * tokens * width * width + 4 * tokens * tokens * width)).epsilon(0.25));
+  CHECK_THROWS_WITH(benchmark_generation("flux_pair_n15_t8", at_once()), contains("15 image tokens are no square"));
 }
 
 TEST_CASE("the rate of the matrix product is measured") { CHECK(measure_gemm_gflops(DType::f32) > 0.1); }
