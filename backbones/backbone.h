@@ -21,7 +21,7 @@
 namespace vitrine {
 
 // One map of forward_intermediates.
-struct FeatureMap {
+struct IntermediateMap {
   Tensor map;               // [B, H, W, C]
   std::int64_t stride = 1;  // input pixels a step of the map
   Tensor prefix_tokens;     // ViTs: class and register tokens [B, P, C], else undefined
@@ -61,7 +61,8 @@ class VITRINE_API Backbone {
   virtual Tensor forward_features(const Tensor& images, const Observer& observer = {}) const = 0;
   // -> logits [B, num_classes], f32; with pre_logits what enters the last linear layer [B, num_features], f32.
   virtual Tensor forward_head(const Tensor& features, bool pre_logits = false) const = 0;
-  virtual std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const = 0;
+  virtual std::vector<IntermediateMap> forward_intermediates(const Tensor& images,
+                                                             const IntermediatesOptions& options = {}) const = 0;
   Tensor forward(const Tensor& images) const { return forward_head(forward_features(images)); }
 
   const ModelInfo& info() const { return info_; }

@@ -67,10 +67,10 @@ Tensor HierarchicalBackbone::forward_head(const Tensor& features, bool pre_logit
   return (pre_logits || !head_.defined() ? pooled : head_(pooled)).to(DType::f32);
 }
 
-std::vector<FeatureMap> HierarchicalBackbone::forward_intermediates(const Tensor& images,
-                                                                    const IntermediatesOptions& options) const {
+std::vector<IntermediateMap> HierarchicalBackbone::forward_intermediates(const Tensor& images,
+                                                                         const IntermediatesOptions& options) const {
   const auto wanted = wanted_indices(options.indices, static_cast<int>(strides_.size()), info_.name);
-  std::vector<FeatureMap> maps;
+  std::vector<IntermediateMap> maps;
   run_stages(checked(images), {}, [&](std::size_t i, const Tensor& x) {
     if (wanted[i]) maps.push_back({options.norm && i + 1 == strides_.size() ? final_norm(x) : x, strides_[i], {}});
   });

@@ -40,7 +40,8 @@ class VITRINE_API HierarchicalBackbone : public Backbone {
   Tensor forward_features(const Tensor& images, const Observer& observer = {}) const override;  // [B, H', W', C]
   Tensor forward_head(const Tensor& features, bool pre_logits = false) const override;
   // The stages' maps; `norm` applies the final norm to the last one.
-  std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const override;
+  std::vector<IntermediateMap> forward_intermediates(const Tensor& images,
+                                                     const IntermediatesOptions& options = {}) const override;
 
  protected:
   using StageDone = std::function<void(std::size_t stage, const Tensor& map)>;  // may be empty, as Observer

@@ -140,10 +140,10 @@ Tensor MlpMixer::run_stages(const Tensor& images, const Observer& observer, cons
 }
 
 // Unlike in models of stages, every block's map has the width of the final norm.
-std::vector<FeatureMap> MlpMixer::forward_intermediates(const Tensor& images, const IntermediatesOptions& options) const {
+std::vector<IntermediateMap> MlpMixer::forward_intermediates(const Tensor& images, const IntermediatesOptions& options) const {
   auto maps = HierarchicalBackbone::forward_intermediates(images, {.indices = options.indices, .norm = false});
   if (options.norm)
-    for (FeatureMap& map : maps) map.map = norm_(map.map);
+    for (IntermediateMap& map : maps) map.map = norm_(map.map);
   return maps;
 }
 

@@ -40,7 +40,8 @@ class VITRINE_API MlpMixer final : public detail::HierarchicalBackbone {
   MlpMixer(const Weights& w, MlpMixerConfig config);
 
   const MlpMixerConfig& config() const { return config_; }
-  std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const override;
+  std::vector<IntermediateMap> forward_intermediates(const Tensor& images,
+                                                     const IntermediatesOptions& options = {}) const override;
 
  private:
   // Layer norm, or x alpha + beta.

@@ -161,9 +161,10 @@ Tensor PatchConvNet::forward_head(const Tensor& features, bool pre_logits) const
   return logits;
 }
 
-std::vector<FeatureMap> PatchConvNet::forward_intermediates(const Tensor& images, const IntermediatesOptions& options) const {
+std::vector<IntermediateMap> PatchConvNet::forward_intermediates(const Tensor& images,
+                                                                 const IntermediatesOptions& options) const {
   const auto wanted = detail::wanted_indices(options.indices, static_cast<int>(blocks_.size()), info_.name);
-  std::vector<FeatureMap> maps;
+  std::vector<IntermediateMap> maps;
   run_trunk(images, {}, [&](std::size_t i, const Tensor& x) {
     if (wanted[i]) maps.push_back({options.norm ? norm_(x) : x, kStride, {}});
   });

@@ -34,7 +34,8 @@ class VITRINE_API PatchConvNet final : public Backbone {
   Tensor forward_features(const Tensor& images, const Observer& observer = {}) const override;  // [B, tokens + H' W', C]
   Tensor forward_head(const Tensor& features, bool pre_logits = false) const override;
   // The blocks' maps, before the class tokens look at them.
-  std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const override;
+  std::vector<IntermediateMap> forward_intermediates(const Tensor& images,
+                                                     const IntermediatesOptions& options = {}) const override;
 
  private:
   // 1x1, depth-wise 3x3, squeeze-and-excitation, 1x1

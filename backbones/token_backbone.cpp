@@ -35,16 +35,17 @@ Tensor TokenBackbone::forward_head(const Tensor& features, bool pre_logits) cons
   return classify(features, pre_logits);
 }
 
-std::vector<FeatureMap> TokenBackbone::forward_intermediates(const Tensor& images, const IntermediatesOptions& options) const {
+std::vector<IntermediateMap> TokenBackbone::forward_intermediates(const Tensor& images,
+                                                                  const IntermediatesOptions& options) const {
   const auto wanted = wanted_indices(options.indices, static_cast<int>(depth()), info_.name);
   std::int64_t left = 0;
   for (const bool w : wanted) left += w ? 1 : 0;
-  std::vector<FeatureMap> maps;
+  std::vector<IntermediateMap> maps;
   if (left == 0) return maps;
   run(images, {}, [&](std::int64_t i, const Tensor& x, const Positions& p) {
     if (!wanted[static_cast<std::size_t>(i)]) return true;
     const Tensor tokens = options.norm ? norm_(x) : x;
-    FeatureMap& map = maps.emplace_back();
+    IntermediateMap& map = maps.emplace_back();
     map.map = tokens.slice(1, p.prefix, tokens.size(1)).unflatten(1, {p.height, p.width});  // [B, h, w, dim]
     map.stride = embed_.stride();
     if (p.prefix > 0) map.prefix_tokens = tokens.slice(1, 0, p.prefix);

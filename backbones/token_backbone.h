@@ -17,7 +17,7 @@ class TokenBackbone : public Backbone {
   Tensor forward_features(const Tensor& images, const Observer& observer = {}) const final;
   Tensor forward_head(const Tensor& features, bool pre_logits = false) const final;
   // The patches after each block; prefix tokens apart.
-  std::vector<FeatureMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const final;
+  std::vector<IntermediateMap> forward_intermediates(const Tensor& images, const IntermediatesOptions& options = {}) const final;
 
  protected:
   virtual std::int64_t depth() const = 0;

@@ -19,7 +19,7 @@ int main(int argc, char** argv) try {
   const vitrine::ContextScope scope(context);
 
   const vitrine::Tensor images = vitrine::synthetic_tensor("images", {1, input.height, input.width, input.channels});
-  for (const vitrine::FeatureMap& feature : model->forward_intermediates(images))
+  for (const vitrine::IntermediateMap& feature : model->forward_intermediates(images))
     std::printf("stride %2lld  %s\n", static_cast<long long>(feature.stride), feature.map.shape().to_string().c_str());
   context.reset_macs();
   const vitrine::Tensor logits = model->forward(images);

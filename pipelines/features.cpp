@@ -108,7 +108,7 @@ Tensor FeatureExtractor::features(std::span<const Image> prepared, Tokens tokens
   const Backbone& backbone = *model_.backbone;
   const Tensor images = normalize_images(prepared, model_.preprocess, backbone.dtype());
   if (tokens == Tokens::pooled) return backbone.forward_head(backbone.forward_features(images), true).to(DType::f32);
-  const FeatureMap last = backbone.forward_intermediates(images, {.indices = {-1}, .norm = true}).at(0);
+  const IntermediateMap last = backbone.forward_intermediates(images, {.indices = {-1}, .norm = true}).at(0);
   if (tokens == Tokens::patch) return last.map.to(DType::f32).contiguous();
   if (!last.prefix_tokens.defined() || last.prefix_tokens.size(1) < 1)
     throw Error(fmt::format("{}: has no class token; use --tokens pooled or patch", model_.name));

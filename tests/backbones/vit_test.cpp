@@ -93,7 +93,7 @@ TEST_CASE("small vits, evas and beits give what timm gives, for every argument")
     const auto model = create_model(constructor, weights, to_arguments(entry.at("arguments")));
     const Tensor images = synthetic_images(to_shape(entry.at("input")));
     const Tensor tokens = model->forward_features(images);
-    const std::vector<FeatureMap> maps = model->forward_intermediates(images);
+    const std::vector<IntermediateMap> maps = model->forward_intermediates(images);
     REQUIRE(maps.size() == 2);
     const std::pair<const char*, Tensor> outputs[] = {
         {"logits", model->forward_head(tokens)}, {"pre_logits", model->forward_head(tokens, true)}, {"features", maps[1].map}};
