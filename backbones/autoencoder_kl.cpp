@@ -29,6 +29,43 @@ constexpr NameRule kOldAttention[] = {{R"((.*attentions\.\d+\.)query\.(.*))", "$
                                       {R"((.*attentions\.\d+\.)key\.(.*))", "$1to_k.$2"},
                                       {R"((.*attentions\.\d+\.)value\.(.*))", "$1to_v.$2"},
                                       {R"((.*attentions\.\d+\.)proj_attn\.(.*))", "$1to_out.0.$2"}};
+// CompVis/latent-diffusion's and black-forest-labs/flux's, alone or in the file of a pipeline.
+#define VITRINE_ATTENTION(theirs, ours) \
+  { R"((?:first_stage_model\.)?(.*\.attn(?:_1|\.\d+))\.)" theirs R"(\.(.*))", "$1." ours ".$2" }
+constexpr NameRule kCompVisLayers[] = {
+    VITRINE_ATTENTION("norm", "group_norm"),
+    VITRINE_ATTENTION("q", "to_q"),
+    VITRINE_ATTENTION("k", "to_k"),
+    VITRINE_ATTENTION("v", "to_v"),
+    VITRINE_ATTENTION("proj_out", "to_out.0"),
+    {R"((?:first_stage_model\.)?(.*)\.nin_shortcut\.(.*))", "$1.conv_shortcut.$2"},
+    {R"((?:first_stage_model\.)?(.*coder)\.norm_out\.(.*))", "$1.conv_norm_out.$2"},
+    {R"((?:first_stage_model\.)?((?:en|de)coder\..*|(?:post_)?quant_conv\..*))", "$1"},
+    {".*", ""},  // the pipeline's other networks, what training needed
+};
+#undef VITRINE_ATTENTION
+// Levels of the way up are counted from below.
+#define VITRINE_UP(theirs, ours)                                                                             \
+  {R"(decoder\.up\.)" theirs R"(\.block\.(\d+)\.(.*))", "decoder.up_blocks." ours ".resnets.$1.$2"},         \
+      {R"(decoder\.up\.)" theirs R"(\.attn\.(\d+)\.(.*))", "decoder.up_blocks." ours ".attentions.$1.$2"}, { \
+    R"(decoder\.up\.)" theirs R"(\.upsample\.conv\.(.*))", "decoder.up_blocks." ours ".upsamplers.0.conv.$1" \
+  }
+constexpr NameRule kCompVisBlocks[] = {
+    {R"((.*coder)\.mid\.block_1\.(.*))", "$1.mid_block.resnets.0.$2"},
+    {R"((.*coder)\.mid\.attn_1\.(.*))", "$1.mid_block.attentions.0.$2"},
+    {R"((.*coder)\.mid\.block_2\.(.*))", "$1.mid_block.resnets.1.$2"},
+    {R"(encoder\.down\.(\d+)\.block\.(\d+)\.(.*))", "encoder.down_blocks.$1.resnets.$2.$3"},
+    {R"(encoder\.down\.(\d+)\.attn\.(\d+)\.(.*))", "encoder.down_blocks.$1.attentions.$2.$3"},
+    {R"(encoder\.down\.(\d+)\.downsample\.conv\.(.*))", "encoder.down_blocks.$1.downsamplers.0.conv.$2"},
+    VITRINE_UP("0", "3"),
+    VITRINE_UP("1", "2"),
+    VITRINE_UP("2", "1"),
+    VITRINE_UP("3", "0"),
+};
+#undef VITRINE_UP
+constexpr NameMap kNames[] = {{"decoder.mid_block.attentions.0.query.weight", kOldAttention},
+                              {"decoder.mid.block_1.norm1.weight", kCompVisLayers, kCompVisBlocks},
+                              {"first_stage_model.decoder.mid.block_1.norm1.weight", kCompVisLayers, kCompVisBlocks}};
 
 void validate(const AutoencoderKLConfig& c) {
   detail::require_size(c.name, "in_channels", c.in_channels);
@@ -148,7 +185,7 @@ AutoencoderKL::Half AutoencoderKL::make_decoder(const Weights& w) const {
 AutoencoderKL::AutoencoderKL(const Weights& w, AutoencoderKLConfig config) : config_(std::move(config)) {
   const AutoencoderKLConfig& c = config_;
   validate(c);
-  if (w.path().empty()) w.replace_source(renamed(w.shared_source(), kOldAttention));
+  rename_parameters(w, kNames);
   encoder_ = make_encoder(w / "encoder");
   decoder_ = make_decoder(w / "decoder");
   const std::int64_t moments = 2 * c.latent_channels;

@@ -34,7 +34,8 @@ VITRINE_API AutoencoderKLConfig parse_autoencoder_kl_config(const Arguments& arg
 
 class VITRINE_API AutoencoderKL final : public Autoencoder {
  public:
-  // Old names of the attention's parameters (query, key, value, proj_attn) are known, too. Throws Error.
+  // Known, too: old names of the attention's parameters (query, key, value, proj_attn); those of CompVis and FLUX's authors, in
+  // files of their own and of whole pipelines, with four levels. Throws Error.
   AutoencoderKL(const Weights& w, AutoencoderKLConfig config);
 
   struct Distribution {

@@ -9,6 +9,7 @@
 #include <vitrine/backbones/tokens.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
+#include <vitrine/weights/sources.h>
 
 namespace vitrine {
 
@@ -118,6 +119,21 @@ Tensor AutoencoderTiny::decode(const Tensor& latents, const Tiling& tiling) cons
     activate_(x, Activation::tanh);
     return affine(run(decoder_, affine(x, kMagnitude, 0.0f)), 2.0f, -1.0f);
   });
+}
+
+std::shared_ptr<const WeightSource> taesd_weights(std::shared_ptr<const WeightSource> encoder,
+                                                  std::shared_ptr<const WeightSource> decoder) {
+  constexpr NameRule kEncoder[] = {{R"((\d+\..*))", "encoder.layers.$1"}};
+  // The bend of the latents is the first of the decoder's layers there.
+  constexpr int kMost = 64;
+  std::vector<std::string> texts;
+  for (int i = 1; i < kMost; ++i) {
+    texts.push_back(fmt::format(R"({}\.(.*))", i));
+    texts.push_back(fmt::format("decoder.layers.{}.$1", i - 1));
+  }
+  std::vector<NameRule> rules;
+  for (std::size_t i = 0; i < texts.size(); i += 2) rules.push_back({texts[i], texts[i + 1]});
+  return overlaid(renamed(std::move(encoder), kEncoder), renamed(std::move(decoder), rules));
 }
 
 AutoencoderTinyConfig parse_autoencoder_tiny_config(const Arguments& arguments) {

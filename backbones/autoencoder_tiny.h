@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -60,5 +61,9 @@ class VITRINE_API AutoencoderTiny final : public Autoencoder {
   AutoencoderTinyConfig config_;
   std::vector<Layer> encoder_, decoder_;
 };
+
+// madebyollin/taesd's two files (taesd_encoder, taesd_decoder) as one source with the names above.
+VITRINE_API std::shared_ptr<const WeightSource> taesd_weights(std::shared_ptr<const WeightSource> encoder,
+                                                              std::shared_ptr<const WeightSource> decoder);
 
 }  // namespace vitrine

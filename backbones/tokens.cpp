@@ -105,7 +105,7 @@ Linear stack_rows(const Weights& w, std::span<const LinearPart> parts) {
 Linear stack_rows(const Weights& w, std::initializer_list<std::string_view> names, std::int64_t in, std::int64_t out, bool bias) {
   std::vector<LinearPart> parts;
   for (const std::string_view name : names)
-    parts.push_back({(w / name).get("weight", {out, in}), bias ? (w / name).get("bias", {out}) : Tensor()});
+    parts.push_back({read_matrix(w / name, in, out), bias ? (w / name).get("bias", {out}) : Tensor()});
   Linear linear = stack_rows(w, parts);
   for (const std::string_view name : names) (w / name).release("weight");
   return linear;

@@ -414,14 +414,66 @@ constexpr DenoiserVariant kVariants[] = {
 };
 constexpr DenoiserVariant kConstructors[] = {{"UNet2DConditionModel", "{}"}};
 
+// The names of CompVis/stable-diffusion and Stability's, whose files hold a whole pipeline. Transformers are as ours inside.
+constexpr NameRule kCompVisLayers[] = {
+    {R"(model\.diffusion_model\.(.*)\.in_layers\.0\.(.*))", "$1.norm1.$2"},
+    {R"(model\.diffusion_model\.(.*)\.in_layers\.2\.(.*))", "$1.conv1.$2"},
+    {R"(model\.diffusion_model\.(.*)\.emb_layers\.1\.(.*))", "$1.time_emb_proj.$2"},
+    {R"(model\.diffusion_model\.(.*)\.out_layers\.0\.(.*))", "$1.norm2.$2"},
+    {R"(model\.diffusion_model\.(.*)\.out_layers\.3\.(.*))", "$1.conv2.$2"},
+    {R"(model\.diffusion_model\.(.*)\.skip_connection\.(.*))", "$1.conv_shortcut.$2"},
+    {R"(model\.diffusion_model\.time_embed\.0\.(.*))", "time_embedding.linear_1.$1"},
+    {R"(model\.diffusion_model\.time_embed\.2\.(.*))", "time_embedding.linear_2.$1"},
+    {R"(model\.diffusion_model\.label_emb\.0\.0\.(.*))", "add_embedding.linear_1.$1"},
+    {R"(model\.diffusion_model\.label_emb\.0\.2\.(.*))", "add_embedding.linear_2.$1"},
+    {R"(model\.diffusion_model\.out\.0\.(.*))", "conv_norm_out.$1"},
+    {R"(model\.diffusion_model\.out\.2\.(.*))", "conv_out.$1"},
+    {R"(model\.diffusion_model\.(.*))", "$1"},
+    {".*", ""},  // the other networks of the pipeline
+};
+// Its blocks are numbered through: on the way down two and one that halves a level, on the way up three.
+#define VITRINE_DOWN(level, first, second, half)                                                \
+  {R"(input_blocks\.)" first R"(\.0\.(.*))", "down_blocks." level ".resnets.0.$1"},             \
+      {R"(input_blocks\.)" first R"(\.1\.(.*))", "down_blocks." level ".attentions.0.$1"},      \
+      {R"(input_blocks\.)" second R"(\.0\.(.*))", "down_blocks." level ".resnets.1.$1"},        \
+      {R"(input_blocks\.)" second R"(\.1\.(.*))", "down_blocks." level ".attentions.1.$1"}, {   \
+    R"(input_blocks\.)" half R"(\.0\.op\.(.*))", "down_blocks." level ".downsamplers.0.conv.$1" \
+  }
+#define VITRINE_UP(level, first, second, third)                                                     \
+  {R"(output_blocks\.)" third R"(\.[12]\.conv\.(.*))", "up_blocks." level ".upsamplers.0.conv.$1"}, \
+      {R"(output_blocks\.)" first R"(\.0\.(.*))", "up_blocks." level ".resnets.0.$1"},              \
+      {R"(output_blocks\.)" first R"(\.1\.(.*))", "up_blocks." level ".attentions.0.$1"},           \
+      {R"(output_blocks\.)" second R"(\.0\.(.*))", "up_blocks." level ".resnets.1.$1"},             \
+      {R"(output_blocks\.)" second R"(\.1\.(.*))", "up_blocks." level ".attentions.1.$1"},          \
+      {R"(output_blocks\.)" third R"(\.0\.(.*))", "up_blocks." level ".resnets.2.$1"}, {            \
+    R"(output_blocks\.)" third R"(\.1\.(.*))", "up_blocks." level ".attentions.2.$1"                \
+  }
+constexpr NameRule kCompVisBlocks[] = {
+    {R"(input_blocks\.0\.0\.(.*))", "conv_in.$1"},
+    VITRINE_DOWN("0", "1", "2", "3"),
+    VITRINE_DOWN("1", "4", "5", "6"),
+    VITRINE_DOWN("2", "7", "8", "9"),
+    VITRINE_DOWN("3", "10", "11", "12"),
+    {R"(middle_block\.0\.(.*))", "mid_block.resnets.0.$1"},
+    {R"(middle_block\.1\.(.*))", "mid_block.attentions.0.$1"},
+    {R"(middle_block\.2\.(.*))", "mid_block.resnets.1.$1"},
+    VITRINE_UP("0", "0", "1", "2"),
+    VITRINE_UP("1", "3", "4", "5"),
+    VITRINE_UP("2", "6", "7", "8"),
+    VITRINE_UP("3", "9", "10", "11"),
+};
+#undef VITRINE_DOWN
+#undef VITRINE_UP
+constexpr NameMap kNames[] = {{"model.diffusion_model.input_blocks.0.0.weight", kCompVisLayers, kCompVisBlocks}};
+
 std::unique_ptr<Denoiser> build_unet(std::string_view name, const Weights& w, const Arguments& arguments) {
   return std::make_unique<UNet>(w, parse_unet_config(arguments, name));
 }
 
 }  // namespace
 
-constinit const DenoiserFamily kUNetFamily{"unet", "arXiv:2112.10752; diffusers 0.42 unet_2d_condition.py", kVariants,
-                                           kConstructors, build_unet};
+constinit const DenoiserFamily kUNetFamily{
+    "unet", "arXiv:2112.10752; diffusers 0.42 unet_2d_condition.py", kVariants, kConstructors, build_unet, kNames};
 
 }  // namespace detail
 }  // namespace vitrine

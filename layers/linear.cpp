@@ -56,16 +56,19 @@ void fold_scale(Tensor& weight, Tensor& bias, const Tensor& scale) {
 }
 
 std::pair<Tensor, Tensor> read_parameters(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
-  // A checkpoint may hold the matrix as a 1x1 convolution or the like; any other number of elements is a problem to report.
-  Shape stored{out, in};
-  if (const auto found = w.shape_of("weight"); found && found->numel() == in * out) stored = *found;
-  Tensor weight = w.get("weight", stored).view({out, in});
+  Tensor weight = read_matrix(w, in, out);
   Tensor bias = options.bias ? w.get("bias", {out}) : Tensor();
   if (options.scale.defined()) fold_scale(weight, bias, options.scale);
   return {std::move(weight), std::move(bias)};
 }
 
 }  // namespace
+
+Tensor read_matrix(const Weights& w, std::int64_t in, std::int64_t out) {
+  Shape stored{out, in};  // another number of elements is a problem to report
+  if (const auto found = w.shape_of("weight"); found && found->numel() == in * out) stored = *found;
+  return w.get("weight", stored).view({out, in});
+}
 
 Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
   auto [weight, bias] = read_parameters(w, in, out, options);

@@ -51,6 +51,9 @@ class VITRINE_API Linear {
   std::shared_ptr<const Impl> impl_;
 };
 
+// w.weight as [out, in] f32; a checkpoint may hold the matrix as a 1x1 convolution or the like.
+VITRINE_API Tensor read_matrix(const Weights& w, std::int64_t in, std::int64_t out);
+
 // One layer for each part of the rows of w.weight [sum of outs, in], where a fused projection's parts go separate ways.
 // `options.scale` is of all rows.
 VITRINE_API std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<const std::int64_t> outs,

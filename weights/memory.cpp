@@ -137,7 +137,7 @@ std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> 
 void rename_parameters(const Weights& w, std::span<const NameMap> maps) {
   if (w.source().is_open() || !w.path().empty()) return;
   for (const NameMap& map : maps)
-    if (w.has(map.marker)) return w.replace_source(stacked(renamed(w.shared_source(), map.rules)));
+    if (w.has(map.marker)) return w.replace_source(stacked(renamed(renamed(w.shared_source(), map.rules), map.then)));
 }
 
 std::uint64_t checksum(const WeightSource& source) {

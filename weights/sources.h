@@ -50,10 +50,12 @@ struct NameRule {
 };
 VITRINE_API std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> source,
                                                         std::span<const NameRule> rules);
-// Several publishers: where a file has a parameter `marker`, `rules` turn its names into ours.
+// Several publishers: where a file has a parameter `marker`, `rules` turn its names into ours; `then`, if any, those that
+// they gave: the layers within a block first, the places of blocks after.
 struct NameMap {
   std::string_view marker;
   std::span<const NameRule> rules;
+  std::span<const NameRule> then = {};
 };
 // All of w's tree reads by the first map whose marker is there, parts in brackets stacked; nothing changes where none is, or
 // where the source has any name.

@@ -1,10 +1,15 @@
 // Autoencoders of latent diffusion: identities, tiles, configurations that make no sense. Numbers are in the golden tests.
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <regex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <backbones/support.h>
 #include <catch.h>
+#include <fmt/format.h>
 
 #include <vitrine/backbones/autoencoder_kl.h>
 #include <vitrine/backbones/autoencoder_tiny.h>
@@ -129,24 +134,83 @@ TEST_CASE("tiles bound the memory") {
   CHECK(tiled < whole / 4);
 }
 
-TEST_CASE("old names of the attention's parameters are known") {
-  const auto recorder = std::make_shared<Recorder>();
-  const AutoencoderKLConfig config = parse_autoencoder_kl_config(kKl);
-  const Tensor z = latents(3, 4), expected = AutoencoderKL(Weights(recorder), config).decode(z);
-  std::map<std::string, Tensor> old;
-  for (const auto& [current, tensor] : recorder->tensors) {
-    std::string name = current;
-    for (const auto& [now, then] : {std::pair<std::string, std::string>{".to_q.", ".query."},
-                                    {".to_k.", ".key."},
-                                    {".to_v.", ".value."},
-                                    {".to_out.0.", ".proj_attn."}})
-      if (const auto at = name.find(now); at != name.npos) name.replace(at, now.size(), then);
-    old[name] = tensor;
+// What a network reads, under the names of another publisher: the first of `renames` whose pattern matches a whole name.
+std::map<std::string, Tensor> under_names(const std::map<std::string, Tensor>& tensors,
+                                          const std::vector<std::pair<std::string, std::string>>& renames) {
+  std::map<std::string, Tensor> other;
+  for (const auto& [name, tensor] : tensors) {
+    std::string changed = name;
+    for (const auto& [pattern, to] : renames) changed = std::regex_replace(changed, std::regex(pattern), to);
+    other[changed] = tensor;
   }
+  return other;
+}
+
+TEST_CASE("an autoencoder in other publishers' names") {
+  Arguments arguments = with(with(kKl, "block_out_channels", "[8,8,8,16]"), "layers_per_block", "2");
+  const auto four = [](const char* type) { return '[' + fmt::format("\"{0}\",\"{0}\",\"{0}\",\"{0}\"", type) + ']'; };
+  arguments = with(with(arguments, "down_block_types", four("DownEncoderBlock2D")), "up_block_types", four("UpDecoderBlock2D"));
+  const auto recorder = std::make_shared<Recorder>();
+  const AutoencoderKLConfig config = parse_autoencoder_kl_config(arguments);
+  const Tensor z = latents(3, 4), expected = AutoencoderKL(Weights(recorder), config).decode(z);
+
+  auto old = under_names(recorder->tensors, {{R"(\.to_([qkv])\.)", ".$1."},
+                                             {R"(\.q\.)", ".query."},
+                                             {R"(\.k\.)", ".key."},
+                                             {R"(\.v\.)", ".value."},
+                                             {R"(\.to_out\.0\.)", ".proj_attn."}});
   REQUIRE(old.contains("decoder.mid_block.attentions.0.proj_attn.weight"));
   CHECK(relative_l2(AutoencoderKL(weights_of(old), config).decode(z), expected) == 0);
   old["decoder.mid_block.attentions.1.query.weight"] = Tensor::zeros({16, 16});
   CHECK_THROWS_WITH(AutoencoderKL(weights_of(old), config), contains("1 not used"));
+
+  std::vector<std::pair<std::string, std::string>> compvis{{R"(mid_block\.resnets\.0)", "mid.block_1"},
+                                                           {R"(mid_block\.resnets\.1)", "mid.block_2"},
+                                                           {R"(mid_block\.attentions\.0)", "mid.attn_1"},
+                                                           {R"(group_norm)", "norm"},
+                                                           {R"(\.to_([qkv])\.)", ".$1."},
+                                                           {R"(\.to_out\.0\.)", ".proj_out."},
+                                                           {R"(conv_norm_out)", "norm_out"},
+                                                           {R"(conv_shortcut)", "nin_shortcut"},
+                                                           {R"(down_blocks\.)", "down."},
+                                                           {R"(downsamplers\.0)", "downsample"},
+                                                           {R"(upsamplers\.0)", "upsample"},
+                                                           {R"(\.resnets\.)", ".block."}};
+  for (int i = 0; i < 4; ++i) compvis.push_back({fmt::format(R"(up_blocks\.{}\.)", i), fmt::format("up.{}.", 3 - i)});
+  auto theirs = under_names(recorder->tensors, compvis);
+  for (auto& [name, tensor] : theirs)
+    if (name.find("attn_1") != name.npos && tensor.rank() == 2)
+      tensor = tensor.view({tensor.size(0), tensor.size(1), 1, 1});  // convolutions there
+  for (const char* known : {"encoder.down.2.downsample.conv.weight", "decoder.up.0.block.2.norm2.weight",
+                            "decoder.up.3.upsample.conv.bias", "decoder.mid.attn_1.proj_out.weight", "post_quant_conv.weight"}) {
+    INFO(known);
+    REQUIRE(theirs.contains(known));
+  }
+  CHECK(relative_l2(AutoencoderKL(weights_of(theirs), config).decode(z), expected) == 0);
+  std::map<std::string, Tensor> pipeline{{"model.diffusion_model.out.2.weight", Tensor::zeros({1})}};
+  for (const auto& [name, tensor] : theirs) pipeline["first_stage_model." + name] = tensor;
+  CHECK(relative_l2(AutoencoderKL(weights_of(pipeline), config).decode(z), expected) == 0);
+}
+
+TEST_CASE("TAESD's own two files are one autoencoder") {
+  const auto recorder = std::make_shared<Recorder>();
+  const AutoencoderTinyConfig config = parse_autoencoder_tiny_config(kTiny);
+  const AutoencoderTiny model(Weights(recorder), config);
+  std::map<std::string, Tensor> encoder, decoder;
+  for (const auto& [name, tensor] : recorder->tensors) {
+    const bool is_encoder = name.starts_with("encoder.");
+    const std::string rest = name.substr(std::string("encoder.layers.").size());
+    const auto dot = rest.find('.');
+    const int index = std::stoi(rest.substr(0, dot)) + (is_encoder ? 0 : 1);
+    (is_encoder ? encoder : decoder)[std::to_string(index) + rest.substr(dot)] = tensor;
+  }
+  REQUIRE(encoder.contains("1.conv.0.weight"));
+  REQUIRE(decoder.contains("1.weight"));
+  const AutoencoderTiny read(Weights(taesd_weights(memory_weights(encoder, "encoder"), memory_weights(decoder, "decoder"))),
+                             config);
+  const Tensor z = latents(5, 4);
+  CHECK(relative_l2(read.decode(z), model.decode(z)) == 0);
+  CHECK(relative_l2(read.encode(test::images(1, 8, 6)), model.encode(test::images(1, 8, 6))) == 0);
 }
 
 TEST_CASE("autoencoders refuse what they cannot do, in one line") {
