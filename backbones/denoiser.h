@@ -21,11 +21,13 @@ namespace vitrine {
 
 // What the prediction is asked for; a network reads what it knows of and throws Error where that is missing.
 struct Conditioning {
-  Tensor labels{};        // i64 [B]: class ids; num_classes: the unconditional class
-  Tensor text{};          // [B, T, C]: states of the text encoder
-  Tensor text_mask{};     // i64 or floating [B, T], 1 where a token counts, 0 elsewhere; undefined: all do
-  Tensor pooled{};        // [B, C]: the text in one vector
-  Tensor guidance{};      // f32 [B]: the guidance scale where it was distilled into the network (FLUX, Sana)
+  Tensor labels{};     // i64 [B]: class ids; num_classes: the unconditional class
+  Tensor text{};       // [B, T, C]: states of the text encoder
+  Tensor text_mask{};  // i64 or floating [B, T], 1 where a token counts, 0 elsewhere; undefined: all do
+  Tensor pooled{};     // [B, C]: the text in one vector
+  // The guidance scale where it was distilled into the network (FLUX, Sana, latent consistency models): f32 [B]. The U-Net takes
+  // its embedding, too: [B, time_cond_proj_dim] (timestep_cond of diffusers).
+  Tensor guidance{};
   Tensor time_ids{};      // f32 [B, 6]: original size, crop, target size (SDXL)
   Tensor resolution{};    // f32 [B, 2]: height and width of the picture (PixArt of 1024 pixels)
   Tensor aspect_ratio{};  // f32 [B, 1]: height over width (the same)

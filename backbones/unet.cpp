@@ -223,11 +223,14 @@ Tensor UNet::embed(const Tensor& timesteps, const Conditioning& conditioning) co
   };
   Tensor time = sinusoids(timesteps, dim);
   if (cond_proj_.defined()) {
-    // Latent consistency models: the guidance scale less one, as 1000 times a time.
-    const Tensor scale =
-        affine(detail::required(info_, "guidance", conditioning.guidance, {B}).to(DType::f32), 1000.0f, -1000.0f);
     const std::int64_t channels = *c.time_cond_proj_dim;
-    add_(time, cond_proj_(detail::timestep_frequencies(scale, channels, static_cast<double>(channels / 2) - 1.0, false)));
+    const Tensor& guidance = conditioning.guidance;
+    // Latent consistency models: the guidance scale less one, as 1000 times a time.
+    add_(time, cond_proj_(guidance.rank() == 2
+                              ? detail::required(info_, "guidance", guidance, {B, channels}).to(DType::f32)
+                              : detail::timestep_frequencies(
+                                    affine(detail::required(info_, "guidance", guidance, {B}).to(DType::f32), 1000.0f, -1000.0f),
+                                    channels, static_cast<double>(channels / 2) - 1.0, false)));
   }
   Tensor y = time_embedding_(time);
   if (c.timestep_post_act) activate_(y, detail::parse_hidden_act(c.name, "timestep_post_act", *c.timestep_post_act));

@@ -158,6 +158,10 @@ void run_sana(const Json& entry, const CaseContext& context, VerifyRow& row) {
 void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
   check_members(config, {"model", "linfusion", "agent"}, "entry of config");
+  check_members(entry.at("inputs"),
+                {"sample", "timestep", "encoder_hidden_states", "encoder_attention_mask", "class_labels", "text_embeds",
+                 "time_ids", "timestep_cond"},
+                "input");
   Arguments more;
   if (config.value("linfusion", false)) more["attention"] = "\"linfusion\"";
   if (config.contains("agent")) {
@@ -173,6 +177,7 @@ void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
                    .text = optional_input(entry, "encoder_hidden_states"),
                    .text_mask = optional_input(entry, "encoder_attention_mask"),
                    .pooled = optional_input(entry, "text_embeds"),
+                   .guidance = optional_input(entry, "timestep_cond"),
                    .time_ids = optional_input(entry, "time_ids")});
   };
   const Tensor out = config.contains("agent") ? pass_with_exact_choices(context.dtype, forward, row) : forward(context.dtype);

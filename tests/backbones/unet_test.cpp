@@ -1,4 +1,5 @@
 // The diffusion U-Net: identities, its other attentions, configurations that make no sense. Numbers are in the golden tests.
+#include <cmath>
 #include <map>
 #include <memory>
 #include <regex>
@@ -107,8 +108,18 @@ TEST_CASE("a distilled guidance scale is one more time of the U-Net") {
   CHECK_THROWS_WITH(model.forward(latents(), times(), guided), contains("guidance is missing, expected [2]"));
   guided.guidance = Tensor::full({2}, 8.5f);
   const Tensor y = model.forward(latents(), times(), guided);
+  // The embedding of (8.5 - 1) * 1000, as latent consistency models' pipelines make it: sines, then cosines.
+  Tensor embedding = Tensor::empty({2, 10});
+  for (int i = 0; i < 20; ++i) {
+    const double angle = 7500.0 * std::exp(-std::log(10000.0) * (i % 5) / 4);
+    embedding.data<float>()[i] = static_cast<float>(i % 10 < 5 ? std::sin(angle) : std::cos(angle));
+  }
+  guided.guidance = embedding;
+  CHECK(relative_l2(model.forward(latents(), times(), guided), y) < 1e-3);  // angles of thousands are rounded
   guided.guidance = Tensor::full({2}, 4.0f);
-  CHECK(relative_l2(model.forward(latents(), times(), guided), y) > 1e-3);
+  CHECK(relative_l2(model.forward(latents(), times(), guided), y) > 1e-2);
+  guided.guidance = Tensor::zeros({2, 9});
+  CHECK_THROWS_WITH(model.forward(latents(), times(), guided), contains("guidance is [2, 9], expected [2, 10]"));
 }
 
 TEST_CASE("agent attention that merges nothing is the U-Net's own") {

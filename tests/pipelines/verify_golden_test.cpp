@@ -25,7 +25,7 @@ TEST_CASE("samplers agree with diffusers and DiT's authors") {
 
 TEST_CASE("denoisers and autoencoders agree with their references") {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16})
-    verify_cases(VITRINE_SOURCE_DIR "/tests/data/goldens/latent/cases.json", "", dtype, 9, 9);
+    verify_cases(VITRINE_SOURCE_DIR "/tests/data/goldens/latent/cases.json", "", dtype, 10, 10);
   if (!have_shared_goldens()) return;
   const std::string cases = goldens() + "/generation/cases.json";
   verify_cases(cases, "^(dit_(s2|s8|tiny|diffusers_tiny)|flux|sd3|pixart|sana)", DType::f32, 15, 0);
