@@ -156,12 +156,9 @@ BiFormer::BiFormer(const Weights& w, BiFormerConfig config) : config_(std::move(
   }
   const std::int64_t features = c.embed_dim.back();
   norm_ = Norm(w / "norm", features, plain || c.batch_norm);
-  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  set_head(w / "head", features, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::nchw;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = features;
 }
 
 Tensor BiFormer::reduce(std::size_t i, const Tensor& x) const {

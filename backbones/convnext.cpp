@@ -130,11 +130,8 @@ ConvNeXt::ConvNeXt(const Weights& w, ConvNeXtConfig config) : config_(std::move(
     pre_logits_ = Linear(head / "pre_logits" / "fc", dim, c.head_hidden_size);
     dim = c.head_hidden_size;
   }
-  if (c.num_classes > 0) head_ = Linear(head / "fc", dim, c.num_classes);
+  set_head(head / "fc", dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = dim;
 }
 
 Tensor ConvNeXt::stem(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H / 4, W / 4, C]

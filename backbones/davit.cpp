@@ -14,8 +14,6 @@ using namespace detail;
 
 namespace {
 
-std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 void validate(const DavitConfig& c, std::string_view model) {
   constexpr std::int64_t kMost = 1 << 16;  // far above any model, and safe to multiply
   const auto sane = [](std::int64_t n) { return n > 0 && n <= kMost; };
@@ -109,11 +107,8 @@ Davit::Davit(const Weights& w, DavitConfig config, std::string_view model) : con
   norm_.eps = c.norm_eps;
   // Florence-2's towers end without; timm leaves the norm's weights at one then
   if (w.source().is_open() || norm.has("weight") || c.num_classes > 0) norm_ = LayerNorm(norm, dim, c.norm_eps);
-  info_.num_features = pool_ == GlobalPool::catavgmax ? 2 * dim : dim;
-  if (c.num_classes > 0) head_ = Linear(w / "head" / "fc", info_.num_features, c.num_classes);
-  info_.num_classes = c.num_classes;
+  set_head(w / "head" / "fc", pool_ == GlobalPool::catavgmax ? 2 * dim : dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
 }
 
 Tensor Davit::pool(const Tensor& features) const {
@@ -125,11 +120,11 @@ Tensor Davit::pool(const Tensor& features) const {
 Tensor Davit::downsample(const Stage& stage, const Tensor& x) const {
   const std::int64_t k = config_.down_kernel_size;
   const Tensor y = stage.norm(x);
-  return stage.conv(k % 2 == 0 ? pad_to(y, round_up(y.size(1), k), round_up(y.size(2), k)) : y);
+  return stage.conv(k % 2 == 0 ? pad_to_multiple(y, k) : y);
 }
 
 Tensor Davit::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
-  Tensor x = stem_norm_(stem_(pad_to(images, round_up(images.size(1), 4), round_up(images.size(2), 4))));
+  Tensor x = stem_norm_(stem_(pad_to_multiple(images, 4)));
   if (observer) observer("stem", x);
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     if (stages_[i].conv.defined()) x = downsample(stages_[i], x);

@@ -62,16 +62,11 @@ Flowformer::Flowformer(const Weights& w, FlowformerConfig config) : config_(std:
   const std::int64_t side = c.img_size / c.patch_size;
   pos_embed_ = w.get("pos_embed", {1, side * side, c.embed_dim[0]}).view({side, side, c.embed_dim[0]}).to(w.dtype());
   norm_ = LayerNorm(w / "norm", in, kEps);
-  if (c.num_classes > 0) head_ = Linear(w / "head", in, c.num_classes);
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = in;
+  set_head(w / "head", in, c.num_classes);
 }
 
 Tensor Flowformer::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
-  if (images.size(1) != config_.img_size || images.size(2) != config_.img_size)
-    throw Error(fmt::format("{}: images of {}x{}, expected {}x{}: the position table is of that size; give another img_size",
-                            info_.name, images.size(1), images.size(2), config_.img_size, config_.img_size));
+  check_image_size(images, {config_.img_size, config_.img_size}, "the position table is");
   Tensor x = images;
   for (std::size_t i = 0; i < stages_.size(); ++i) {
     const Stage& stage = stages_[i];

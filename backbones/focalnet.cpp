@@ -120,11 +120,8 @@ FocalNet::FocalNet(const Weights& w, FocalNetConfig config) : config_(std::move(
     norm_ = LayerNorm(w / "norm", dim, kEps);
     if (c.global_pool == detail::GlobalPool::catavgmax) dim *= 2;
   }
-  if (c.num_classes > 0) head_ = Linear(head / "fc", dim, c.num_classes);
+  set_head(head / "fc", dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = dim;
 }
 
 Tensor FocalNet::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {

@@ -163,11 +163,8 @@ HaloNet::HaloNet(const Weights& w, HaloNetConfig config, std::string_view model)
     final_conv_ = conv_norm(w / "final_conv", dim, c.num_features, 1);
     dim = c.num_features;
   }
-  info_.num_features = pool_ == GlobalPool::catavgmax ? 2 * dim : dim;
-  if (c.num_classes > 0) head_ = Linear(w / "head" / "fc", info_.num_features, c.num_classes);
-  info_.num_classes = c.num_classes;
+  set_head(w / "head" / "fc", pool_ == GlobalPool::catavgmax ? 2 * dim : dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
 }
 
 Tensor HaloNet::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {

@@ -32,6 +32,11 @@ Tensor whole_patches(const Tensor& x, const std::array<std::int64_t, 2>& size, s
   return x.slice(1, 0, H).slice(2, 0, W);
 }
 
+Tensor pad_to_multiple(const Tensor& x, std::int64_t size) {
+  const auto up = [&](std::int64_t n) { return (n + size - 1) / size * size; };
+  return pad_to(x, up(x.size(1)), up(x.size(2)));
+}
+
 void observe_nchw(const Observer& observer, std::string_view path, const Tensor& x) {
   if (observer) observer(path, permute(x, std::array{0, 3, 1, 2}));
 }
@@ -40,6 +45,20 @@ Tensor HierarchicalBackbone::checked(const Tensor& images) const {
   if (images.rank() != 4 || images.size(3) != in_chans_ || images.numel() == 0)
     throw Error(fmt::format("{}: images are {}, expected [B, H, W, {}]", info_.name, images.shape().to_string(), in_chans_));
   return images.to(dtype_);
+}
+
+void HierarchicalBackbone::set_head(const Weights& head, std::int64_t features, std::int64_t num_classes) {
+  if (num_classes > 0) head_ = Linear(head, features, num_classes);
+  dtype_ = head.dtype();
+  info_.num_classes = num_classes;
+  info_.num_features = features;
+}
+
+void HierarchicalBackbone::check_image_size(const Tensor& images, const std::array<std::int64_t, 2>& size,
+                                            std::string_view what) const {
+  if (images.size(1) == size[0] && images.size(2) == size[1]) return;
+  throw Error(fmt::format("{}: images of {}x{}, expected {}x{}: {} of that size; give another img_size", info_.name,
+                          images.size(1), images.size(2), size[0], size[1], what));
 }
 
 Tensor HierarchicalBackbone::forward_features(const Tensor& images, const Observer& observer) const {
@@ -99,10 +118,10 @@ PatchMerging::PatchMerging(const Weights& w, std::int64_t dim, std::int64_t out,
 }
 
 Tensor PatchMerging::operator()(const Tensor& x) const {
-  const std::int64_t B = x.size(0), H = (x.size(1) + 1) / 2 * 2, W = (x.size(2) + 1) / 2 * 2;
-  Tensor patches = patchify(pad_to(x, H, W), 2, 2);  // [B, H W / 4, 4 C]
+  const Tensor whole = pad_to_multiple(x, 2);
+  Tensor patches = patchify(whole, 2, 2);  // [B, H W / 4, 4 C]
   patches = norm_last ? norm(reduction(patches)) : reduction(norm(patches));
-  return patches.view({B, H / 2, W / 2, -1});
+  return patches.view({x.size(0), whole.size(1) / 2, whole.size(2) / 2, -1});
 }
 
 }  // namespace vitrine::detail

@@ -27,14 +27,17 @@ inline Tensor whole_patches(const Tensor& x, std::int64_t size, std::string_view
   return whole_patches(x, std::array{size, size}, model);
 }
 
+// x [B, H, W, C] with zeros at the bottom and right, up to multiples of `size`.
+Tensor pad_to_multiple(const Tensor& x, std::int64_t size);
+
 // How a map lies in the original, for observers: [B, H, W, C], [B, C, H, W] or [B, H W, C].
 enum class ObservedLayout : std::uint8_t { nhwc, nchw, tokens };
 
 // Calls the observer, where there is one, with x [B, H, W, C] as an original whose maps are [B, C, H, W] has it.
 void observe_nchw(const Observer& observer, std::string_view path, const Tensor& x);
 
-// A family derives from it, fills in strides_, head_ and the fields of Backbone, and writes run_stages; what differs from
-// mean, linear layer in its head it overrides.
+// A family derives from it, fills in strides_ and in_chans_, calls set_head, and writes run_stages; what differs from mean,
+// linear layer in its head it overrides.
 class VITRINE_API HierarchicalBackbone : public Backbone {
  public:
   Tensor forward_features(const Tensor& images, const Observer& observer = {}) const override;  // [B, H', W', C]
@@ -49,6 +52,10 @@ class VITRINE_API HierarchicalBackbone : public Backbone {
   virtual Tensor run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const = 0;
   virtual Tensor final_norm(const Tensor& x) const { return x; }
   virtual Tensor pool(const Tensor& features) const;  // [B, H', W', C] -> [B, num_features], what enters head_
+  // The classes' layer, read from `head` where there are classes, and what Backbone has to know: `features` channels enter it.
+  void set_head(const Weights& head, std::int64_t features, std::int64_t num_classes);
+  // Throws Error for images [B, H, W, C] of another size; `what` of the model is of that size.
+  void check_image_size(const Tensor& images, const std::array<std::int64_t, 2>& size, std::string_view what) const;
   // Shows a map to the observer, if there is one, in the original's layout.
   void observe(const Observer& observer, std::string_view path, const Tensor& map) const;
 

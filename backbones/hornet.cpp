@@ -74,11 +74,8 @@ HorNet::HorNet(const Weights& w, HorNetConfig config) : config_(std::move(config
     strides_.push_back(std::int64_t{4} << i);
   }
   norm_ = LayerNorm(w / "norm", dim, kEps);
-  if (c.num_classes > 0) head_ = Linear(w / "head", dim, c.num_classes);
+  set_head(w / "head", dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = dim;
 }
 
 Tensor HorNet::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {

@@ -75,11 +75,8 @@ LitV2::LitV2(const Weights& w, LitV2Config config) : config_(std::move(config)) 
     dim *= 2;
   }
   norm_ = LayerNorm(w / "norm", dim, kEps);
-  if (c.num_classes > 0) head_ = Linear(w / "head", dim, c.num_classes);
+  set_head(w / "head", dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = dim;
 }
 
 // A stage's map is taken before the merging, the observer sees it after, as a sequence.

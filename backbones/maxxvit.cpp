@@ -474,12 +474,10 @@ Maxxvit::Maxxvit(const Weights& w, MaxxvitConfig config, std::string_view model)
   require(!has_hidden || head.pool != GlobalPool::catavgmax, model, "global_pool=catavgmax does not go with head_hidden_size");
   head.norm = Norm2d(has_hidden ? w / "head" / "norm" : w / "norm", dim, c.transformer);
   if (has_hidden) head.hidden = Linear(w / "head" / "pre_logits" / "fc", dim, c.head_hidden_size);
-  info_.num_features = has_hidden ? c.head_hidden_size : head.pool == GlobalPool::catavgmax ? 2 * dim : dim;
+  const std::int64_t pooled = head.pool == GlobalPool::catavgmax ? 2 * dim : dim;
   top_ = std::make_shared<const Head>(std::move(head));
-  if (c.num_classes > 0) head_ = Linear(w / "head" / "fc", info_.num_features, c.num_classes);
-  info_.num_classes = c.num_classes;
+  set_head(w / "head" / "fc", has_hidden ? c.head_hidden_size : pooled, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
 }
 
 Tensor Maxxvit::final_norm(const Tensor& x) const { return top_->hidden.defined() ? x : top_->norm(x); }

@@ -134,18 +134,13 @@ MixedCswin::MixedCswin(const Weights& w, MixedCswinConfig config) : config_(std:
   }
   const std::int64_t features = c.embed_dim << (kStages - 1);
   norm_ = LayerNorm(w / "norm", features, kEps);
-  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  set_head(w / "head", features, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::tokens;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = features;
 }
 
 Tensor MixedCswin::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
-  if (images.size(1) != config_.img_size || images.size(2) != config_.img_size)
-    throw Error(fmt::format("{}: images of {}x{}, expected {}x{}: the attention is of that size; give another img_size",
-                            info_.name, images.size(1), images.size(2), config_.img_size, config_.img_size));
+  check_image_size(images, {config_.img_size, config_.img_size}, "the attention is");
   Tensor x = embed_norm_(embed_(images));  // [B, H / 4, W / 4, embed_dim]
   for (std::size_t i = 0; i < kStages; ++i) {
     const Stage& stage = stages_[i];

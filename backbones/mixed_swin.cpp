@@ -124,19 +124,14 @@ MixedSwin::MixedSwin(const Weights& w, MixedSwinConfig config) : config_(std::mo
   }
   const std::int64_t features = c.embed_dim << (stages - 1);
   norm_ = LayerNorm(w / "norm", features, kEps);
-  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  set_head(w / "head", features, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::tokens;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = features;
 }
 
 // A layer's map is taken before the merging, the observer sees it after.
 Tensor MixedSwin::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
-  if (images.size(1) != config_.img_size[0] || images.size(2) != config_.img_size[1])
-    throw Error(fmt::format("{}: images of {}x{}, expected {}x{}: the attention is of that size; give another img_size",
-                            info_.name, images.size(1), images.size(2), config_.img_size[0], config_.img_size[1]));
+  check_image_size(images, config_.img_size, "the attention is");
   Tensor x = patches_(images);
   if (patch_norm_.defined()) x = patch_norm_(x);
   observe(observer, "patch_embed", x);

@@ -114,20 +114,14 @@ MlpMixer::MlpMixer(const Weights& w, MlpMixerConfig config) : config_(std::move(
   const std::int64_t tokens = (c.img_size[0] / c.patch_size) * (c.img_size[1] / c.patch_size);
   for (std::int64_t i = 0; i < c.num_blocks; ++i) blocks_.emplace_back(w / "blocks" / i, c, tokens);
   norm_ = Norm(w / "norm", c);
-  if (c.num_classes > 0) head_ = Linear(w / "head", c.embed_dim, c.num_classes);
+  set_head(w / "head", c.embed_dim, c.num_classes);
   in_chans_ = c.in_chans;
   strides_.assign(blocks_.size(), c.patch_size);
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = c.embed_dim;
 }
 
 Tensor MlpMixer::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
   const MlpMixerConfig& c = config_;
-  if (images.size(1) != c.img_size[0] || images.size(2) != c.img_size[1])
-    throw Error(
-        fmt::format("{}: images of {}x{}, expected {}x{}: the matrices over the tokens are of that size; give another img_size",
-                    info_.name, images.size(1), images.size(2), c.img_size[0], c.img_size[1]));
+  check_image_size(images, c.img_size, "the matrices over the tokens are");
   const std::int64_t H = c.img_size[0] / c.patch_size, W = c.img_size[1] / c.patch_size;
   const Tensor whole = images.slice(1, 0, H * c.patch_size).slice(2, 0, W * c.patch_size);
   Tensor x = stem_norm_(stem_(whole)).flatten(1, 2);  // [B, N, C]

@@ -13,8 +13,6 @@ namespace {
 
 constexpr double kEps = 1e-5;  // torch.nn.LayerNorm's, which the original leaves as it is
 
-std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
 void check(bool right, const char* what) {
   if (!right) throw Error(fmt::format("nat: {}", what));
 }
@@ -101,12 +99,9 @@ Nat::Nat(const Weights& w, NatConfig config) : config_(std::move(config)) {
     dim *= 2;
   }
   norm_ = LayerNorm(w / "norm", dim, kEps);
-  if (c.num_classes > 0) head_ = Linear(w / "head", dim, c.num_classes);
+  set_head(w / "head", dim, c.num_classes);
   in_chans_ = c.in_chans;
   for (std::size_t i = 0; i < levels_.size(); ++i) strides_.push_back((c.layout == NatLayout::nat ? 4 : c.patch_size) << i);
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = dim;
 }
 
 Tensor Nat::embed(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H', W', embed_dim]
@@ -114,7 +109,7 @@ Tensor Nat::embed(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H
   if (config_.layout == NatLayout::nat) {
     x = stem2_(stem1_(x));
   } else {
-    x = patches_(pad_to(x, round_up(x.size(1), config_.patch_size), round_up(x.size(2), config_.patch_size)));
+    x = patches_(detail::pad_to_multiple(x, config_.patch_size));
   }
   if (config_.fixed_size > 0 && (x.size(1) != config_.fixed_size || x.size(2) != config_.fixed_size))
     throw Error(fmt::format("{}: images of {}x{}, expected {}x{}: the position biases are of that size; give another img_size",

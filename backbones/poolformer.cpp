@@ -55,12 +55,9 @@ class PoolFormer final : public HierarchicalBackbone {
       strides_.push_back(4 << i);
     }
     head_norm_ = LayerNorm(w / "head" / "norm", dim, 1e-6);
-    if (c.num_classes > 0) head_ = Linear(w / "head" / "fc", dim, c.num_classes);
+    set_head(w / "head" / "fc", dim, c.num_classes);
     in_chans_ = c.in_chans;
     observed_ = ObservedLayout::nchw;
-    dtype_ = w.dtype();
-    info_.num_classes = c.num_classes;
-    info_.num_features = dim;
   }
 
  private:

@@ -98,13 +98,10 @@ Ravlt::Ravlt(const Weights& w, RavltConfig config) : config_(std::move(config)) 
   }
   const Weights norm = w / "norm";
   proj_ = Conv2d(w / "proj", c.embed_dims.back(), c.projection, 1, 1, {.bn_eps = kBatchNormEps}, &norm);
-  if (c.num_classes > 0) head_ = Linear(w / "head", c.projection, c.num_classes);
+  set_head(w / "head", c.projection, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::nchw;
   final_name_ = "swish";
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = c.projection;
 }
 
 // A layer's map is taken before the downsampling, the observer sees it after.

@@ -172,11 +172,8 @@ ResNet::ResNet(const Weights& w, ResNetConfig config) : config_(std::move(config
     strides_.push_back(reduction);
   }
   const std::int64_t pooled = c.global_pool == detail::GlobalPool::catavgmax ? 2 * in : in;
-  if (c.num_classes > 0) head_ = Linear(w / "fc", pooled, c.num_classes);
+  set_head(w / "fc", pooled, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = pooled;
 }
 
 Tensor ResNet::stem(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H / 2, W / 2, width]

@@ -123,11 +123,8 @@ Swin::Swin(const Weights& w, SwinConfig config, std::string_view model) : config
     strides_.push_back(std::max(c.patch_size[0], c.patch_size[1]) << i);
   }
   norm_ = LayerNorm(w / "norm", dim, kEps);
-  info_.num_features = pool_ == GlobalPool::catavgmax ? 2 * dim : dim;
-  if (c.num_classes > 0) head_ = Linear(w / "head" / "fc", info_.num_features, c.num_classes);
-  info_.num_classes = c.num_classes;
+  set_head(w / "head" / "fc", pool_ == GlobalPool::catavgmax ? 2 * dim : dim, c.num_classes);
   in_chans_ = c.in_chans;
-  dtype_ = w.dtype();
 }
 
 Tensor Swin::embed(const Tensor& images) const {  // [B, H, W, in_chans] -> [B, H', W', embed_dim]

@@ -104,12 +104,9 @@ TransNext::TransNext(const Weights& w, TransNextConfig config) : config_(std::mo
     strides_.push_back(c.patch_size << i);
   }
   const std::int64_t features = c.embed_dims.back();
-  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  set_head(w / "head", features, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::tokens;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = features;
 }
 
 // A stage's map is taken after its norm, as what follows takes it.

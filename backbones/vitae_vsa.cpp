@@ -147,12 +147,9 @@ VitaeVsa::VitaeVsa(const Weights& w, VitaeVsaConfig config) : config_(std::move(
     strides_.push_back(stride *= c.downsample_ratios[i]);
   }
   const std::int64_t features = c.token_dims.back();
-  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  set_head(w / "head", features, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::tokens;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = features;
 }
 
 Tensor VitaeVsa::run_stages(const Tensor& images, const Observer& observer, const StageDone& stage_done) const {
