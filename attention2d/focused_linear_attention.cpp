@@ -49,19 +49,21 @@ FocusedLinearAttention::FocusedLinearAttention(const Weights& w, const FocusedLi
   if (c.kernel_size < 1 || c.kernel_size > kMostKernel || c.kernel_size % 2 == 0)
     throw Error(fmt::format("{}: kernel_size {}, expected an odd one below {}", where, c.kernel_size, kMostKernel));
   if (c.sr_ratio < 1 || c.window_size[0] % c.sr_ratio != 0 || c.window_size[1] % c.sr_ratio != 0 ||
-      (c.sr_ratio > 1 && !c.separate_kv))
+      ((c.sr_ratio > 1 || c.linear) && !c.separate_kv))
     throw Error(fmt::format("{}: sr_ratio {} on a map of {}x{}", where, c.sr_ratio, c.window_size[0], c.window_size[1]));
   const std::int64_t tokens = c.window_size[0] * c.window_size[1] / (c.sr_ratio * c.sr_ratio);
+  if (constexpr std::int64_t kLinear = KeyReduction::kSide * KeyReduction::kSide; c.linear && tokens != kLinear)
+    throw Error(fmt::format("{}: a map of {}x{} with sr_ratio {} has {} keys, expected {} where linear", where, c.window_size[0],
+                            c.window_size[1], c.sr_ratio, tokens, kLinear));
   const std::int64_t d = c.dim / c.num_heads, k = c.kernel_size;
   if (c.mix_only) {
     get_v = Conv2d(w / "get_v", c.dim, c.dim, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = c.dim});
-  } else if (c.sr_ratio == 1) {
+  } else if (c.sr_ratio == 1 && !c.linear) {
     qkv = detail::fused_qkv(w, c.dim, c.qkv_bias, c.separate_kv);
   } else {
     q = Linear(w / "q", c.dim, c.dim, {.bias = c.qkv_bias});
     kv = Linear(w / "kv", c.dim, 2 * c.dim, {.bias = c.qkv_bias});
-    sr = PatchEmbed(w / "sr", c.dim, c.dim, c.sr_ratio, c.sr_ratio);
-    norm = LayerNorm(w / "norm", c.dim, 1e-5);
+    reduce = KeyReduction(w, c.dim, c.sr_ratio, c.linear);
   }
   if (!c.mix_only) proj = Linear(w / "proj", c.dim, c.dim, proj_options);
   positional_encoding = w.get("positional_encoding", {1, tokens, c.dim}).view({tokens, c.dim});
@@ -87,12 +89,12 @@ Tensor FocusedLinearAttention::operator()(const Tensor& x, Tensor residual) cons
     throw Error(fmt::format("focused_linear_attention: x is {}, expected {} tokens of a window of {}x{}", x.shape().to_string(),
                             rows * columns, rows, columns));
   const std::int64_t C = config.dim;
-  if (config.sr_ratio == 1) {
+  if (qkv.defined()) {
     const Tensor parts = qkv(x);  // [B, N, 3 C]
     return proj(mix(parts.slice(2, 0, C), parts.slice(2, C, 2 * C), parts.slice(2, 2 * C, 3 * C)),
                 {.residual = std::move(residual)});
   }
-  const Tensor parts = kv(norm(sr(x.unflatten(1, {rows, columns}))).flatten(1, 2));
+  const Tensor parts = kv(reduce(x.unflatten(1, {rows, columns})).flatten(1, 2));
   return proj(mix(q(x), parts.slice(2, 0, C), parts.slice(2, C, 2 * C)), {.residual = std::move(residual)});
 }
 
@@ -111,8 +113,9 @@ Tensor FocusedLinearAttention::mix(Tensor q, Tensor k, const Tensor& v) const {
                                .normalizer = LinearNormalizer::mean,
                                .eps = 1e-6f})
                  .view({B, rows, columns, C});
-  const Tensor spread =
-      config.sr_ratio > 1 ? resize(v.contiguous().unsqueeze(2), rows * columns, 1).view({B, rows * columns, C}) : v;
+  const Tensor spread = config.sr_ratio > 1 || config.linear
+                            ? resize(v.contiguous().unsqueeze(2), rows * columns, 1).view({B, rows * columns, C})
+                            : v;
   detail::add_depthwise("focused_linear_attention", y, spread.unflatten(1, {rows, columns}), kernels, bias);
   if (get_v.defined()) get_v.add_to(y, v.unflatten(1, {rows, columns}));
   return y.view({B, rows * columns, C});

@@ -10,10 +10,10 @@
 #include <array>
 #include <cstdint>
 
+#include <vitrine/attention2d/spatial_reduction.h>
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
-#include <vitrine/layers/modules.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -28,6 +28,7 @@ struct FocusedLinearAttentionConfig {
   // PVT's form: w.q and w.kv in the place of w.qkv; keys and values from a map that is sr_ratio times smaller on each side.
   bool separate_kv = false;
   std::int64_t sr_ratio = 1;
+  bool linear = false;    // PVTv2-li's reduction (spatial_reduction.h): the map must be 7 sr_ratio on each side, or as large
   bool mix_only = false;  // CSWin: q, k, v from outside; w.get_v, a depth-wise 3x3 of v, no w.qkv and w.proj
 };
 
@@ -35,8 +36,8 @@ struct FocusedLinearAttentionConfig {
 struct VITRINE_API FocusedLinearAttention {
   FocusedLinearAttention() = default;
   // w.qkv, w.positional_encoding [1, N, C], w.scale [1, 1, C], w.dwc [head_dim, 1, k, k], w.proj; `proj_options` may carry a
-  // layer scale. For sr_ratio > 1 w.sr and w.norm (LayerNorm, eps 1e-5), and N is of the smaller map; values come back to the
-  // map by linear interpolation along the row of tokens.
+  // layer scale. With a reduction what KeyReduction reads of w, and N is of the smaller map; values come back to the map by
+  // linear interpolation along the row of tokens.
   FocusedLinearAttention(const Weights& w, const FocusedLinearAttentionConfig& config, const LinearOptions& proj_options = {});
   Tensor operator()(const Tensor& x, Tensor residual = {}) const;
 
@@ -45,9 +46,8 @@ struct VITRINE_API FocusedLinearAttention {
 
   FocusedLinearAttentionConfig config;
   Conv2d get_v;
-  Linear qkv, q, kv, proj;  // q and kv: where sr_ratio > 1
-  PatchEmbed sr;
-  LayerNorm norm;
+  Linear qkv, q, kv, proj;  // q and kv: where there is a reduction
+  KeyReduction reduce;
   Tensor positional_encoding;  // [N, C]
   Tensor inverse_scale;        // [C]: 1 / softplus(scale)
   Tensor kernels, bias;        // of dwc, for all channels: [1, k, k, C], [C]

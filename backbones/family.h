@@ -75,6 +75,7 @@ std::vector<bool> wanted_indices(std::span<const int> indices, int count, std::s
   X(InlineSwin)             \
   X(FlattenCswin)           \
   X(FlattenPvt)             \
+  X(FlattenPvtV2)           \
   X(FlattenSwin)            \
   X(Ravlt)                  \
   X(TransNext)              \

@@ -73,7 +73,8 @@ FocusedLinearAttentionConfig focused_config(const MixedAttentionConfig& c) {
           .kernel_size = c.kernel_size,
           .qkv_bias = c.qkv_bias,
           .separate_kv = c.pvt,
-          .sr_ratio = c.sr_ratio};
+          .sr_ratio = c.sr_ratio,
+          .linear = c.linear};
 }
 
 }  // namespace

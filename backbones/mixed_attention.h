@@ -45,6 +45,7 @@ struct MixedAttentionConfig {
   std::int64_t kernel_size = 5;  // focused
   bool pvt = false;              // separate w.q and w.kv, and a reduced map of keys
   std::int64_t sr_ratio = 1;     // pvt
+  bool linear = false;           // focused, pvt: PVTv2-li's reduction
 };
 
 // x [B, N, C] -> the same, plus `residual`; rows x columns tokens, besides the class token. Agents and focused attention know

@@ -54,7 +54,10 @@ Tensor MixedPvt::Block::operator()(Tensor x) const {  // [B, H, W, C]
     x = std::get<detail::MixedAttention>(attn)(y.flatten(1, 2), H, W, std::exchange(x, {}).flatten(1, 2)).unflatten(1, {H, W});
   }
   const Tensor z = norm2(x);
-  return mlp(z, std::move(x));
+  if (!dwconv.defined()) return mlp(z, std::move(x));
+  const Tensor hidden =
+      dwconv(mlp.fc1(z, {.activation = relu ? Activation::relu : Activation::none}), {.activation = mlp.activation});
+  return mlp.fc2(hidden, {.residual = std::move(x)});
 }
 
 MixedPvt::Block MixedPvt::make_block(const Weights& w, const detail::AttentionTypes& types, std::size_t stage,
@@ -73,6 +76,7 @@ MixedPvt::Block MixedPvt::make_block(const Weights& w, const detail::AttentionTy
     a.qkv_bias = c.qkv_bias;
     a.pvt = true;
     a.sr_ratio = c.replaced_sr[stage] - '0';
+    a.linear = c.linear;
     if (c.kind == MixedKind::agent) a.agent_num = c.agent_num[stage];
     a.focusing_factor = c.focusing_factor;
     a.kernel_size = c.kernel_size;
@@ -82,11 +86,16 @@ MixedPvt::Block MixedPvt::make_block(const Weights& w, const detail::AttentionTy
     a.dim = dim;
     a.num_heads = c.num_heads[stage];
     a.sr_ratio = c.sr_ratios[stage];
+    a.linear = c.linear;
     a.qkv_bias = c.qkv_bias;
     if (c.qk_scale) a.scale = static_cast<float>(*c.qk_scale);
     block.attn = SpatialReductionAttention(w / "attn", a);
   }
-  block.mlp = Mlp(w / "mlp", dim, static_cast<std::int64_t>(static_cast<double>(dim) * c.mlp_ratios[stage]), Activation::gelu);
+  const auto hidden = static_cast<std::int64_t>(static_cast<double>(dim) * c.mlp_ratios[stage]);
+  block.mlp = Mlp(w / "mlp", dim, hidden, Activation::gelu);
+  if (c.v2)
+    block.dwconv = Conv2d(w / "mlp" / "dwconv" / "dwconv", hidden, hidden, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = hidden});
+  block.relu = c.linear;
   return block;
 }
 
@@ -98,24 +107,32 @@ MixedPvt::MixedPvt(const Weights& w, MixedPvtConfig config) : config_(std::move(
     const std::int64_t dim = c.embed_dims[i], patch = i == 0 ? c.patch_size : 2, side = side_of(c, i);
     const Weights embed = w / fmt::format("patch_embed{}", i + 1), blocks = w / fmt::format("block{}", i + 1);
     Stage& stage = stages_.emplace_back();
-    stage.patch_embed = PatchEmbed(embed / "proj", i == 0 ? c.in_chans : c.embed_dims[i - 1], dim, patch, patch);
+    const std::int64_t in = i == 0 ? c.in_chans : c.embed_dims[i - 1];
     stage.patch_norm = LayerNorm(embed / "norm", dim, kPatchEps);
-    stage.position = w.get(fmt::format("pos_embed{}", i + 1), {1, side * side, dim}).view({1, side, side, dim});
+    if (c.v2) {
+      const std::int64_t kernel = 2 * patch - 1;
+      stage.overlap_embed = Conv2d(embed / "proj", in, dim, kernel, kernel,
+                                   {.stride_h = patch, .stride_w = patch, .pad_h = kernel / 2, .pad_w = kernel / 2});
+      stage.norm = LayerNorm(w / fmt::format("norm{}", i + 1), dim, kEps);
+    } else {
+      stage.patch_embed = PatchEmbed(embed / "proj", in, dim, patch, patch);
+      stage.position = w.get(fmt::format("pos_embed{}", i + 1), {1, side * side, dim}).view({1, side, side, dim});
+    }
     for (std::int64_t j = 0; j < c.depths[i]; ++j) stage.blocks.push_back(make_block(blocks / j, types, i, j));
     strides_.push_back(c.patch_size << i);
   }
   const std::int64_t features = c.embed_dims.back();
-  if (c.kind == MixedKind::focused) LayerNorm(w / "norm", features, kEps);  // a parameter of the original that it never uses
-  if (c.num_classes > 0) head_ = Linear(w / "head", features, c.num_classes);
+  if (c.kind == MixedKind::focused && !c.v2)
+    LayerNorm(w / "norm", features, kEps);  // a parameter of the original that it never uses
+  set_head(w / "head", features, c.num_classes);
   in_chans_ = c.in_chans;
   observed_ = detail::ObservedLayout::tokens;
-  dtype_ = w.dtype();
-  info_.num_classes = c.num_classes;
-  info_.num_features = features;
+  if (c.v2) final_name_ = "norm4";
 }
 
 // Patches and their positions; rows and columns that do not fill a patch are left out.
 Tensor MixedPvt::embed(const Stage& stage, const Tensor& x) const {
+  if (stage.overlap_embed.defined()) return stage.patch_norm(stage.overlap_embed(x));
   const std::int64_t patch = stage.patch_embed.patch_h, H = x.size(1) / patch, W = x.size(2) / patch;
   if (H < 1 || W < 1) throw Error(fmt::format("{}: images are too small", info_.name));
   Tensor y = stage.patch_norm(stage.patch_embed(x.slice(1, 0, H * patch).slice(2, 0, W * patch)));
@@ -135,6 +152,7 @@ Tensor MixedPvt::run_stages(const Tensor& images, const Observer& observer, cons
       x = stages_[i].blocks[j](std::move(x));
       observe(observer, fmt::format("block{}.{}", i + 1, j), x);
     }
+    if (stages_[i].norm.defined() && i + 1 < kStages) x = stages_[i].norm(x);
     if (stage_done) stage_done(i, x);
   }
   return x;
@@ -170,9 +188,21 @@ constexpr Variant kFlatten[] = {
     {"flatten_pvt_medium", VITRINE_MEDIUM "}", ""},
     {"flatten_pvt_large", VITRINE_LARGE "}", ""},
 };
+// la_sr_ratios of the configurations that the published models were trained with; b5 has none, and the constructor's.
+#define VITRINE_WHOLE R"(, "la_sr_ratios": "1111"})"
+constexpr Variant kFlattenV2[] = {
+    {"flatten_pvt_v2_b0", VITRINE_TINY R"(, "embed_dims": [32, 64, 160, 256])" VITRINE_WHOLE, "", "71.1"},
+    {"flatten_pvt_v2_b1", VITRINE_TINY VITRINE_WHOLE, ""},
+    {"flatten_pvt_v2_b2", VITRINE_SMALL VITRINE_WHOLE, ""},
+    {"flatten_pvt_v2_b3", VITRINE_MEDIUM VITRINE_WHOLE, ""},
+    {"flatten_pvt_v2_b4", VITRINE_LARGE VITRINE_WHOLE, ""},
+    {"flatten_pvt_v2_b5", R"({"depths": [3, 6, 40, 3], "mlp_ratios": [4, 4, 4, 4]})", ""},
+};
 
-std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const Arguments& arguments) {
+std::unique_ptr<Backbone> build(bool v2, const Variant& variant, const Weights& w, const Arguments& arguments) {
   MixedPvtConfig c;
+  c.v2 = v2;
+  if (v2) c.replaced_sr = "8421";
   c.kind = kind_of_name(variant.name);
   c.attn_type = c.kind == MixedKind::agent ? "AAAA" : c.kind == MixedKind::injective ? "IIII" : "LLLL";
   std::int64_t num_stages = kStages;
@@ -192,10 +222,18 @@ std::unique_ptr<Backbone> build(const Variant& variant, const Weights& w, const 
       .get("num_stages", num_stages)
       .ignore({"drop_rate", "attn_drop_rate", "drop_path_rate", "pretrained"});
   if (c.kind == MixedKind::agent) reader.get("agent_num", c.agent_num);
+  if (v2) reader.get("linear", c.linear);
   if (c.kind == MixedKind::focused) reader.get("focusing_factor", c.focusing_factor).get("kernel_size", c.kernel_size);
   reader.finish();
   check(num_stages == static_cast<std::int64_t>(kStages), "num_stages must be 4: the head is the fourth stage's");
   return std::make_unique<MixedPvt>(w, std::move(c));
+}
+
+std::unique_ptr<Backbone> build_v1(const Variant& variant, const Weights& w, const Arguments& arguments) {
+  return build(false, variant, w, arguments);
+}
+std::unique_ptr<Backbone> build_v2(const Variant& variant, const Weights& w, const Arguments& arguments) {
+  return build(true, variant, w, arguments);
 }
 
 }  // namespace
@@ -204,17 +242,23 @@ constinit const Family kAgentPvtFamily{.name = "agent_pvt",
                                        .source = "Agent Attention, arXiv:2312.08874; LeapLabTHU/Agent-Attention",
                                        .attention = "agents, spatial reduction where plain",
                                        .variants = kAgent,
-                                       .build = build};
+                                       .build = build_v1};
 constinit const Family kInlinePvtFamily{.name = "inline_pvt",
                                         .source = "InLine, arXiv:2412.06590; LeapLabTHU/InLine",
                                         .attention = "InLine, linear; spatial reduction",
                                         .variants = kInline,
-                                        .build = build};
+                                        .build = build_v1};
 constinit const Family kFlattenPvtFamily{.name = "flatten_pvt",
                                          .source = "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer",
                                          .attention = "focused linear; spatial reduction",
                                          .variants = kFlatten,
-                                         .build = build};
+                                         .build = build_v1};
+
+constinit const Family kFlattenPvtV2Family{.name = "flatten_pvt_v2",
+                                           .source = "FLatten, arXiv:2308.00442; LeapLabTHU/FLatten-Transformer",
+                                           .attention = "focused linear; spatial reduction",
+                                           .variants = kFlattenV2,
+                                           .build = build_v2};
 
 }  // namespace detail
 }  // namespace vitrine
