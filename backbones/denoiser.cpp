@@ -1,6 +1,7 @@
 #include <vitrine/backbones/denoiser.h>
 
 #include <array>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -53,6 +54,18 @@ Arguments merge(const DenoiserVariant& variant, const Arguments& bracket, const 
   return merged;
 }
 
+double standard_deviation(const Tensor& x) {
+  const Tensor values = x.to(DType::f32).contiguous();
+  const auto n = static_cast<double>(values.numel());
+  double sum = 0, squares = 0;
+  for (std::int64_t i = 0; i < values.numel(); ++i) sum += values.data<float>()[i];
+  for (std::int64_t i = 0; i < values.numel(); ++i) {
+    const double off = values.data<float>()[i] - sum / n;
+    squares += off * off;
+  }
+  return std::sqrt(squares / (n - 1));
+}
+
 }  // namespace
 
 std::unique_ptr<Denoiser> create_denoiser(std::string_view name, const Weights& weights, const Arguments& arguments) {
@@ -86,7 +99,7 @@ bool is_denoiser(std::string_view name) { return find(name.substr(0, name.find('
 Denoiser::~Denoiser() = default;
 
 Tensor forward_with_cfg(const Denoiser& denoiser, const Tensor& latents, const Tensor& timesteps,
-                        const Conditioning& conditioning, float scale) {
+                        const Conditioning& conditioning, float scale, float rescale) {
   if (latents.rank() < 2 || latents.size(0) % 2 != 0)
     throw Error(fmt::format("guidance: latents are {}, expected an even batch: conditional, then unconditional",
                             latents.shape().to_string()));
@@ -98,6 +111,12 @@ Tensor forward_with_cfg(const Denoiser& denoiser, const Tensor& latents, const T
          unconditional = out.slice(0, half, 2 * half).slice(-1, 0, guided);
   Tensor mixed = affine(conditional, scale, 0);
   add_(mixed, affine(unconditional, 1 - scale, 0));
+  if (rescale > 0)
+    for (std::int64_t b = 0; b < half; ++b) {
+      Tensor picture = mixed.slice(0, b, b + 1);
+      const double ratio = standard_deviation(conditional.slice(0, b, b + 1)) / standard_deviation(picture);
+      copy_(picture, affine(picture, static_cast<float>(rescale * ratio + (1 - rescale)), 0));
+    }
   copy_(conditional, mixed);
   copy_(unconditional, mixed);
   return out;

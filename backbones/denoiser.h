@@ -45,6 +45,7 @@ struct DenoiserInfo {
   std::int64_t text_channels = 0;    // > 0: reads text
   std::int64_t pooled_channels = 0;  // > 0: reads pooled
   bool takes_guidance = false;
+  bool takes_time_ids = false;
   bool takes_size = false;           // reads resolution and aspect_ratio
   std::int64_t guided_channels = 4;  // leading channels of the prediction that classifier-free guidance is for
   double timestep_scale = 1000;      // of a timestep at the noisiest end: 1000, FLUX: 1
@@ -84,8 +85,9 @@ class VITRINE_API Denoiser {
 
 // Classifier-free guidance in one pass, as DiT's forward_with_cfg: B latents with their conditions, then B without. The
 // latents of the first half serve both halves. -> [2B, H, W, out_channels]: u + scale (c - u) in the first
-// info().guided_channels channels of both halves, each half's own answer in the others. Throws Error for an odd batch.
+// info().guided_channels channels of both halves, each half's own answer in the others. `rescale` (arXiv:2305.08891): the share
+// of the guided prediction that is brought to the standard deviation that c has in its picture. Throws Error for an odd batch.
 VITRINE_API Tensor forward_with_cfg(const Denoiser& denoiser, const Tensor& latents, const Tensor& timesteps,
-                                    const Conditioning& conditioning, float scale);
+                                    const Conditioning& conditioning, float scale, float rescale = 0);
 
 }  // namespace vitrine

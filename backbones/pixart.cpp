@@ -159,7 +159,8 @@ std::unique_ptr<Denoiser> build_pixart(std::string_view name, const Weights& w, 
   PixArtConfig c;
   c.name = name;
   std::string norm_type = "ada_norm_single", attention_type = "default";
-  std::optional<std::int64_t> out_channels = c.out_channels, interpolation_scale;
+  std::optional<std::int64_t> out_channels = c.out_channels;
+  std::optional<double> interpolation_scale;
   std::optional<bool> use_additional_conditions;
   ArgumentReader(name, arguments)
       .get("num_attention_heads", c.num_attention_heads)
@@ -186,7 +187,7 @@ std::unique_ptr<Denoiser> build_pixart(std::string_view name, const Weights& w, 
   parse_choice(name, "norm_type", norm_type, {"ada_norm_single"});
   parse_choice(name, "attention_type", attention_type, {"default"});
   c.out_channels = out_channels.value_or(c.in_channels);
-  c.interpolation_scale = static_cast<double>(interpolation_scale.value_or(std::max<std::int64_t>(c.sample_size / 64, 1)));
+  c.interpolation_scale = interpolation_scale.value_or(static_cast<double>(std::max<std::int64_t>(c.sample_size / 64, 1)));
   c.use_additional_conditions = use_additional_conditions.value_or(c.sample_size == 128);
   return std::make_unique<PixArt>(w, std::move(c));
 }

@@ -138,7 +138,8 @@ T5Config parse_t5_config(const Arguments& arguments) {
       .get("feed_forward_proj", c.feed_forward_proj)
       .get("layer_norm_epsilon", c.layer_norm_epsilon)
       // dense_act_fn and is_gated_act follow from feed_forward_proj; the others are of decoders and training
-      .ignore({"dense_act_fn", "is_gated_act", "num_decoder_layers", "eos_token_id", "n_positions", "scalable_attention"});
+      .ignore({"dense_act_fn", "is_gated_act", "num_decoder_layers", "eos_token_id", "n_positions", "scalable_attention",
+               "scale_decoder_outputs"});
   detail::ignore_transformers_keys(reader);
   reader.finish();
   return c;

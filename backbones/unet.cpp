@@ -204,6 +204,7 @@ UNet::UNet(const Weights& w, UNetConfig config) : config_(checked(std::move(conf
   info_.text_channels = self_attention_paths(c).empty() ? 0 : c.cross_attention_dim[0];
   if (c.addition_embed_type) info_.pooled_channels = c.projection_class_embeddings_input_dim - 6 * c.addition_time_embed_dim;
   info_.takes_guidance = c.time_cond_proj_dim.has_value();
+  info_.takes_time_ids = c.addition_embed_type.has_value();
   dtype_ = w.dtype();
 }
 
