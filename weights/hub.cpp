@@ -230,7 +230,9 @@ class Repository {
   }
 
   void link(const std::string& file, const Remote& remote) const {
-    const fs::path path = snapshot(remote.commit) / file, target = fs::path("../../blobs") / remote.etag;
+    const fs::path path = snapshot(remote.commit) / file;
+    fs::path target = fs::path("../../blobs") / remote.etag;
+    for (auto depth = std::count(file.begin(), file.end(), '/'); depth > 0; --depth) target = ".." / target;
     make_folders(path.parent_path());
     std::error_code error;
     if (fs::read_symlink(path, error) != target) {
@@ -493,6 +495,22 @@ std::set<std::string> shards_of(const std::string& index, const std::string& whe
   return shards;
 }
 
+// The first of two files of a folder ("unet/", or none) that the repository has, whole or as the shards of its index.
+void fetch_weights(Repository& repository, const std::string& folder, const std::string& best, const std::string& other) {
+  for (const std::string& file : {best, other})
+    if (repository.fetch(folder + file)) return;
+  for (const std::string& file : {best, other}) {
+    const auto index = repository.fetch(folder + file + ".index.json");
+    if (!index) continue;
+    for (const std::string& shard : shards_of(*index, repository.describe()))
+      if (!repository.fetch(folder + shard))
+        throw Error(fmt::format("{}: its shard '{}' is missing", repository.describe(), printable(folder + shard)));
+    return;
+  }
+  throw Error(fmt::format("{}: has neither {} nor {}{}", repository.describe(), folder + best, other,
+                          repository.no_hub().empty() ? "" : fmt::format(" in the cache ({})", repository.no_hub())));
+}
+
 }  // namespace
 
 bool is_hub_name(std::string_view text) { return text.starts_with("hf:"); }
@@ -552,18 +570,37 @@ std::string fetch_hub_model(const HubSettings& settings, const HubName& name, co
     throw Error(fmt::format("{}: has no config.json{}", repository.describe(),
                             repository.no_hub().empty() ? ": not a model of timm or transformers" : " in the cache"));
   repository.fetch("preprocessor_config.json");
-  for (const char* file : {"model.safetensors", "pytorch_model.bin"})
-    if (repository.fetch(file)) return repository.folder();
-  for (const char* file : {"model.safetensors.index.json", "pytorch_model.bin.index.json"}) {
-    const auto index = repository.fetch(file);
-    if (!index) continue;
-    for (const std::string& shard : shards_of(*index, repository.describe()))
-      if (!repository.fetch(shard))
-        throw Error(fmt::format("{}: its shard '{}' is missing", repository.describe(), printable(shard)));
-    return repository.folder();
+  fetch_weights(repository, "", "model.safetensors", "pytorch_model.bin");
+  return repository.folder();
+}
+
+std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name, const FetchProgress& progress) {
+  Repository repository(settings, name, progress);
+  const auto index = repository.fetch("model_index.json");
+  if (!index)
+    throw Error(fmt::format("{}: has no model_index.json{}", repository.describe(),
+                            repository.no_hub().empty() ? ": not a pipeline of diffusers" : " in the cache"));
+  std::ifstream stream(*index);
+  const auto parts = nlohmann::json::parse(stream, nullptr, false);
+  if (!parts.is_object()) throw Error(fmt::format("{}: its model_index.json cannot be read", repository.describe()));
+  for (const auto& [part, origin] : parts.items()) {  // "unet": ["diffusers", "UNet2DConditionModel"]
+    if (part.find_first_of("/\\.") != part.npos || !origin.is_array() || origin.size() != 2 || !origin[0].is_string()) continue;
+    const std::string folder = part + "/";
+    if (part == "scheduler") {
+      repository.fetch(folder + "scheduler_config.json");
+    } else if (part.starts_with("tokenizer")) {
+      for (const char* file :
+           {"tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"})
+        repository.fetch(folder + file);
+    } else if (part == "vae" || part == "unet" || part == "transformer" || part.starts_with("text_encoder")) {
+      repository.fetch(folder + "config.json");
+      if (origin[0] == "diffusers")
+        fetch_weights(repository, folder, "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin");
+      else
+        fetch_weights(repository, folder, "model.safetensors", "pytorch_model.bin");
+    }
   }
-  throw Error(fmt::format("{}: has neither model.safetensors nor pytorch_model.bin{}", repository.describe(),
-                          repository.no_hub().empty() ? "" : fmt::format(" in the cache ({})", repository.no_hub())));
+  return repository.folder();
 }
 
 }  // namespace vitrine

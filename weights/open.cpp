@@ -29,8 +29,14 @@ using detail::printable;
 using nlohmann::json;
 
 // In a folder, best first.
-constexpr std::string_view kUsualNames[] = {"model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json",
-                                            "pytorch_model.bin"};
+constexpr std::string_view kUsualNames[] = {"model.safetensors.index.json",
+                                            "model.safetensors",
+                                            "diffusion_pytorch_model.safetensors.index.json",
+                                            "diffusion_pytorch_model.safetensors",
+                                            "pytorch_model.bin.index.json",
+                                            "pytorch_model.bin",
+                                            "diffusion_pytorch_model.bin.index.json",
+                                            "diffusion_pytorch_model.bin"};
 constexpr std::string_view kPyTorchNames[] = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"};
 constexpr std::size_t kLargestIndex = 64'000'000;  // 700,000 tensors
 
