@@ -157,6 +157,25 @@ Image side_by_side(std::span<const Image> images, std::int64_t gap, Color backgr
   return result;
 }
 
+Image picture_grid(std::span<const Image> images, std::int64_t gap, Color background) {
+  if (images.empty()) throw Error("draw: no pictures for a grid");
+  const auto count = static_cast<std::int64_t>(images.size());
+  auto columns = static_cast<std::int64_t>(std::sqrt(static_cast<double>(count)));
+  while (columns * columns < count) ++columns;
+  const std::int64_t rows = (count + columns - 1) / columns, width = images[0].width, height = images[0].height;
+  Image result = blank(columns * (width + gap) - gap, rows * (height + gap) - gap, background);
+  bool grey = true;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Image& image = images[static_cast<std::size_t>(i)];
+    check_image(image, "draw");
+    if (image.width != width || image.height != height)
+      throw Error(fmt::format("draw: pictures of {}x{} and {}x{} in a grid", width, height, image.width, image.height));
+    grey = grey && image.channels < 3;
+    paste_image(result, image, i % columns * (width + gap), i / columns * (height + gap));
+  }
+  return grey ? convert_channels(result, 1) : result;
+}
+
 Image confusion_picture(std::span<const std::int64_t> counts, std::span<const std::string> names) {
   const auto classes = std::llround(std::sqrt(static_cast<double>(counts.size())));
   if (classes < 1 || static_cast<std::size_t>(classes * classes) != counts.size() ||

@@ -58,6 +58,9 @@ VITRINE_API void draw_label(Image& image, std::int64_t left, std::int64_t top, s
 // Side by side with a gap, aligned at the top. RGB.
 VITRINE_API Image side_by_side(std::span<const Image> images, std::int64_t gap = 8, Color background = {255, 255, 255});
 
+// Pictures of one size in rows, as many to a row as there are rows, or one more. RGB, or grey where all are.
+VITRINE_API Image picture_grid(std::span<const Image> images, std::int64_t gap = 2, Color background = {255, 255, 255});
+
 // counts[row * classes + column]: pictures of class `row` that were taken for `column`. Colour is the share of the row;
 // counts are written into the cells where they have room. `names` may be empty.
 VITRINE_API Image confusion_picture(std::span<const std::int64_t> counts, std::span<const std::string> names);

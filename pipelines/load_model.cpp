@@ -170,7 +170,8 @@ LoadedModel load_model(const ModelOptions& options) {
   const Weights weights(resolved.weights, {.dtype = options.dtype, .device = options.device});
   if (!is_model(resolved.architecture))
     throw Error(
-        fmt::format("{}: its architecture, {}, is none of `vitrine models`; photograph models are run by `vitrine segment`",
+        fmt::format("{}: its architecture, {}, is none of `vitrine models`; photograph models are run by `vitrine segment`, "
+                    "generators by `vitrine generate`",
                     resolved.weights->describe(), resolved.architecture));
   LoadedModel loaded;
   loaded.name = resolved.name;

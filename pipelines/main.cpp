@@ -27,7 +27,7 @@ using namespace vitrine::command;
 
 // In the order of the help.
 constexpr const Command* kCommands[] = {
-    &kClassifyCommand, &kSegmentCommand, &kFeaturesCommand, &kEvaluateCommand,  &kModelsCommand,
+    &kClassifyCommand, &kSegmentCommand, &kGenerateCommand, &kFeaturesCommand,  &kEvaluateCommand, &kModelsCommand,
     &kInspectCommand,  &kConvertCommand, &kVerifyCommand,   &kBenchmarkCommand, &kInfoCommand,
 };
 
@@ -66,7 +66,8 @@ int usage_error(std::string_view command, std::string_view message) {
 
 int run(int argc, char** argv) {
   Console console;
-  CLI::App app("Vision backbones on real pictures: classify, segment, evaluate, and look inside.", "vitrine");
+  CLI::App app("Vision and diffusion backbones on real pictures: classify, segment, generate, evaluate, and look inside.",
+               "vitrine");
   app.set_version_flag("--version", VITRINE_VERSION);
   app.footer("`vitrine COMMAND --help` shows the options and examples of a command.");
   app.require_subcommand(1);

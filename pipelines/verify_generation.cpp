@@ -18,7 +18,7 @@ namespace {
 // The groups, each with its table.
 const std::vector<std::span<const GenerationKind>>& groups() {
   static const std::vector<std::span<const GenerationKind>> all{sampler_kinds(), text_kinds(), denoiser_kinds(),
-                                                                autoencoder_kinds()};
+                                                                autoencoder_kinds(), pipeline_kinds()};
   return all;
 }
 

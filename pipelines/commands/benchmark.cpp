@@ -315,7 +315,8 @@ const Command kBenchmarkCommand{
           ->option_text("N")
           ->check(CLI::Range(1, 1 << 16));
       app.add_option_function<std::string>(
-             "--img-size", [options](const std::string& text) { std::tie(options->height, options->width) = parse_size(text); },
+             "--img-size",
+             [options](const std::string& text) { std::tie(options->height, options->width) = parse_size("--img-size", text); },
              "Input size of models (of denoisers: their latents), SIZE or HEIGHTxWIDTH; default: the model's")
           ->option_text("SIZE");
       app.add_option(

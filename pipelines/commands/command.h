@@ -96,6 +96,7 @@ extern const Command kBenchmarkCommand, kClassifyCommand;
 extern const Command kConvertCommand;
 extern const Command kEvaluateCommand;
 extern const Command kFeaturesCommand;
+extern const Command kGenerateCommand;
 extern const Command kInfoCommand;
 extern const Command kInspectCommand;
 extern const Command kModelsCommand;

@@ -10,6 +10,7 @@
 
 #include <vitrine/layers/file.h>
 #include <vitrine/pipelines/commands/command.h>
+#include <vitrine/pipelines/commands/evaluate_generation.h>
 #include <vitrine/pipelines/commands/files.h>
 #include <vitrine/pipelines/commands/model_options.h>
 #include <vitrine/pipelines/draw.h>
@@ -24,6 +25,7 @@ struct Options {
   ModelOptions model;
   BatchOptions batch{.batch_size = 64, .workers = {}};
   int streams = 0;
+  EvaluateGenerationOptions generation;
 };
 
 struct Report {
@@ -103,6 +105,13 @@ int run_evaluate(Console& console, const Options& options) {
   constexpr std::string_view kTables[] = {".csv", ".json"}, kPictures[] = {".png", ".jpg", ".jpeg"};
   check_output("--results-file", options.results_file, kTables);
   check_output("--confusion", options.confusion_file, kPictures);
+  if (!options.generation.generator.empty()) {
+    if (!options.confusion_file.empty()) throw UsageError("--confusion: not with --generation");
+    if (has_extension(options.results_file, ".csv"))
+      throw UsageError("--results-file: with --generation, the name must end in .json");
+    return run_evaluate_generation(console, options.generation, complete_options(console, options.model, "nat_fashion"),
+                                   options.dataset, options.batch.batch_size, options.results_file);
+  }
   const ImageClassifier classifier(complete_options(console, options.model, "nat_fashion"));
   for (const std::string& warning : classifier.model().warnings) console.warn(warning);
   const auto dataset = open_dataset(options.dataset, classifier.model().classes);
@@ -152,10 +161,11 @@ int run_evaluate(Console& console, const Options& options) {
 
 const Command kEvaluateCommand{
     .name = "evaluate",
-    .summary = "Measure a classifier's accuracy and speed on a data set",
+    .summary = "Measure a classifier's accuracy and speed on a data set, or judge a generator by it",
     .examples =
         "  vitrine evaluate --dataset fashion-mnist\n"
         "  vitrine evaluate --dataset fashion-mnist --json --confusion confusion.png\n"
+        "  vitrine evaluate --generation --dataset fashion-mnist --sampler dpmpp-2m --steps 15 --state run.json\n"
         "  vitrine evaluate --model vit_small_patch16_224 --weights vit_small.safetensors --dataset folder:imagenet/val",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto options = std::make_shared<Options>();
@@ -174,6 +184,7 @@ const Command kEvaluateCommand{
           ->check(CLI::Range(0, 4096));
       add_model_options(app, options->model);
       add_labels_option(app, options->model);
+      add_generation_options(app, options->generation);
       return [options](Console& console) { return run_evaluate(console, *options); };
     },
 };

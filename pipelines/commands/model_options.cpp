@@ -32,7 +32,7 @@ std::vector<float> parse_numbers(const std::string& option, const std::string& t
 
 }  // namespace
 
-std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
+std::pair<std::int64_t, std::int64_t> parse_size(const std::string& option, const std::string& text) {
   const auto parts = CLI::detail::split(text, 'x');
   std::vector<std::int64_t> sizes;
   for (const std::string& part : parts) {
@@ -41,7 +41,7 @@ std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text) {
     sizes.push_back(size);
   }
   if (sizes.size() != parts.size() || sizes.size() > 2)
-    throw CLI::ValidationError("--img-size", fmt::format("'{}' is neither SIZE nor HEIGHTxWIDTH", text));
+    throw CLI::ValidationError(option, fmt::format("'{}' is neither one side nor two as in 256x192", text));
   return {sizes.front(), sizes.back()};
 }
 
@@ -57,7 +57,9 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   PreprocessOverrides& preprocess = options.preprocess;
   app.add_option_function<std::string>(
          "--img-size",
-         [&preprocess](const std::string& text) { std::tie(preprocess.height, preprocess.width) = parse_size(text); },
+         [&preprocess](const std::string& text) {
+           std::tie(preprocess.height, preprocess.width) = parse_size("--img-size", text);
+         },
          "Input size, SIZE or HEIGHTxWIDTH; default: the model's")
       ->option_text("SIZE")
       ->group(kGroup);

@@ -17,8 +17,8 @@ namespace vitrine::command {
 void add_model_options(CLI::App& app, ModelOptions& options);
 void add_labels_option(CLI::App& app, ModelOptions& options);
 
-// The value of --img-size: "224" or "224x320", height x width. Throws what the option parser reports.
-std::pair<std::int64_t, std::int64_t> parse_size(const std::string& text);
+// Both sides of "224x320" or "224", as an option's value. Throws what the option parser reports.
+std::pair<std::int64_t, std::int64_t> parse_size(const std::string& option, const std::string& text);
 
 // --batch-size and --workers.
 struct BatchOptions {

@@ -25,6 +25,7 @@ std::span<const GenerationKind> sampler_kinds();
 std::span<const GenerationKind> text_kinds();
 std::span<const GenerationKind> denoiser_kinds();
 std::span<const GenerationKind> autoencoder_kinds();
+std::span<const GenerationKind> pipeline_kinds();
 
 CaseRunner generation_runner(std::string_view kind);  // null: no such kind
 

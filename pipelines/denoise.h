@@ -1,0 +1,40 @@
+// The loop of a diffusion model: from noise, or a picture with noise, to latents.
+//
+//   const auto sampler = create_sampler("ddim", scheduler_config, {.steps = 50});
+//   Denoising run{.denoiser = *dit, .sampler = *sampler, .conditioning = {.labels = classes}, .unconditional = Conditioning{...},
+//                 .guidance_scale = 4};
+//   const std::optional<Tensor> latents = denoise(affine(noise, sampler->init_noise_sigma(), 0), run);
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include <vitrine/backbones/denoiser.h>
+#include <vitrine/layers/export.h>
+#include <vitrine/layers/tensor.h>
+#include <vitrine/pipelines/sampler.h>
+
+namespace vitrine {
+
+struct Denoising {
+  const Denoiser& denoiser;
+  Sampler& sampler;
+  Conditioning conditioning;                        // of the B pictures
+  std::optional<Conditioning> unconditional{};      // classifier-free guidance away from this; nothing: the network is asked once
+  double guidance_scale = 1, guidance_rescale = 0;  // as forward_with_cfg's
+  Tensor beside{};                                  // [B, H, W, C]: further channels that the network reads with the latents
+  int first_step = 0;                               // Sampler::first_step of a run from a picture
+  std::function<Tensor(int step)> noise{};          // f32, of the latents' shape; asked where the sampler uses it
+  std::function<void(int step, Tensor& latents)> adjust{};            // after a step: what in-painting puts back
+  std::function<bool(int step, const Tensor& latents)> after_step{};  // after that; false stops
+};
+
+// latents f32 [B, H, W, C] with the noise of first_step -> the finished ones, f32; nothing where after_step stopped. Throws
+// Error.
+VITRINE_API std::optional<Tensor> denoise(Tensor latents, const Denoising& run);
+
+// Of one picture for `batch` pictures: every tensor with its rows that many times.
+VITRINE_API Conditioning repeated(const Conditioning& one, std::int64_t batch);
+
+}  // namespace vitrine

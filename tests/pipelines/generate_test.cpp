@@ -1,0 +1,222 @@
+#include <catch.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <vitrine/layers/context.h>
+#include <vitrine/pipelines/generate.h>
+
+#include "pipelines/diffusion_folders.h"
+#include "pipelines/fixtures.h"
+
+using namespace vitrine;
+using namespace vitrine::test;
+
+namespace {
+
+GenerateJob job_of(const DiffusionCase& c) {
+  GenerateJob job;
+  job.prompt = c.call.value("prompt", "");
+  job.negative_prompt = c.call.value("negative_prompt", "");
+  if (c.call.contains("class_labels")) job.classes = c.call["class_labels"].get<std::vector<std::int64_t>>();
+  job.width = job.height = c.size;
+  job.steps = c.call["num_inference_steps"].get<int>();
+  job.guidance = c.call["guidance_scale"].get<double>();
+  job.seed = c.seed;
+  return job;
+}
+
+// A pipeline of the tests' data that stays for a test.
+struct Pipeline {
+  explicit Pipeline(const std::string& name) : given(diffusion_case(name)) { write_diffusion_folder(name, path()); }
+  std::string path() const { return folder / given.name; }
+  Generator generator() const { return Generator({.model = path()}); }
+
+  TemporaryFolder folder;
+  DiffusionCase given;
+};
+
+Image flat(std::int64_t width, std::int64_t height, std::int64_t channels, std::uint8_t value) {
+  return {width, height, channels, std::vector<std::uint8_t>(static_cast<std::size_t>(width * height * channels), value)};
+}
+
+}  // namespace
+
+TEST_CASE("pictures are those of diffusers, from its folders") {
+  for (const std::string& name : diffusion_pipelines()) {
+    INFO(name);
+    const Pipeline pipeline(name);
+    const auto pictures = pipeline.generator().generate(job_of(pipeline.given));
+    REQUIRE(pictures.size() == 1);
+    // Rounding to 8 bits may fall on the other side.
+    CHECK(largest_difference(pictures[0], pipeline.given.expected) <= 1);
+  }
+}
+
+TEST_CASE("a picture does not depend on the batch, the count or the threads") {
+  for (const std::string name : {"sd", "dit"}) {
+    INFO(name);
+    const Pipeline pipeline(name);
+    const Generator generator = pipeline.generator();
+    GenerateJob job = job_of(pipeline.given);
+    job.count = 3;
+    const auto one_by_one = generator.generate(job);
+    job.batch_size = 2;
+    const auto in_batches = generator.generate(job);
+    Context single({.threads = 1, .device = {}});
+    const ContextScope scope(single);
+    job.batch_size = 3;
+    const auto on_one_thread = generator.generate(job);
+    GenerateJob last = job;
+    last.count = 1;
+    last.seed += 2;
+    CHECK(generator.generate(last)[0].pixels == one_by_one[2].pixels);
+    for (std::size_t i = 0; i < 3; ++i) {
+      CHECK(one_by_one[i].pixels == in_batches[i].pixels);
+      CHECK(one_by_one[i].pixels == on_one_thread[i].pixels);
+    }
+    CHECK(one_by_one[0].pixels != one_by_one[1].pixels);
+  }
+}
+
+TEST_CASE("text encoders that are freed give the same picture") {
+  const Pipeline pipeline("flux");
+  const Generator lean({.model = pipeline.path()}, false);
+  const GenerateJob job = job_of(pipeline.given);
+  const Image first = lean.generate(job)[0];
+  CHECK(largest_difference(first, pipeline.given.expected) <= 1);
+  GenerateJob other = job;
+  other.prompt = "hats";
+  CHECK(lean.generate(other)[0].pixels != first.pixels);
+  CHECK(lean.generate(job)[0].pixels == first.pixels);
+}
+
+TEST_CASE("from a picture, and within a mask") {
+  const Pipeline pipeline("sd");
+  const Generator generator = pipeline.generator();
+  GenerateJob job = job_of(pipeline.given);
+  Image picture = flat(40, 34, 3, 0);  // of another size: covered, the middle kept
+  for (std::size_t i = 0; i < picture.pixels.size(); ++i) picture.pixels[i] = static_cast<std::uint8_t>(i * 7 % 251);
+  job.image = picture;
+  job.width = job.height = 0;
+  job = generator.complete(job);
+  CHECK(job.width == 40);
+  CHECK(job.height == 34);
+  job.strength = 0.9;
+  const Image strong = generator.generate(job)[0];
+  job.strength = 0.2;
+  const Image weak = generator.generate(job)[0];
+  CHECK(strong.pixels != weak.pixels);
+
+  Image mask = flat(40, 34, 1, 0);
+  for (std::int64_t y = 10; y < 21; ++y)
+    for (std::int64_t x = 7; x < 30; ++x) mask.row(y)[x] = 255;
+  job.mask = mask;
+  job.strength = 1;
+  const Image filled = generator.generate(job)[0];
+  std::int64_t changed = 0;
+  for (std::int64_t y = 0; y < 34; ++y)
+    for (std::int64_t x = 0; x < 40; ++x) {
+      const bool same = std::equal(filled.row(y) + 3 * x, filled.row(y) + 3 * x + 3, picture.row(y) + 3 * x);
+      if (mask.row(y)[x] == 0) CHECK(same);
+      changed += !same;
+    }
+  CHECK(changed > 200);
+}
+
+TEST_CASE("progress, previews and stopping") {
+  const Pipeline pipeline("dit");
+  const Generator generator = pipeline.generator();
+  GenerateJob job = job_of(pipeline.given);
+  job.count = 3;
+  std::vector<int> steps;
+  std::int64_t pictures = 0, previews = 0;
+  GenerateCallbacks callbacks;
+  callbacks.preview_seconds = 0;
+  callbacks.preview = [&](std::int64_t, const Image& picture) {
+    CHECK(picture.width == 32);
+    ++previews;
+  };
+  callbacks.picture = [&](std::int64_t index, const Image&) { CHECK(index == pictures++); };
+  callbacks.progress = [&](const GenerateProgress& p) {
+    CHECK(p.count == 3);
+    CHECK(p.steps == 5);
+    steps.push_back(p.step);
+    return !(p.done == 1 && p.step == 3);
+  };
+  CHECK(!generator.generate(job, callbacks));
+  CHECK(pictures == 1);
+  CHECK(steps == std::vector{1, 2, 3, 4, 5, 1, 2, 3});
+  CHECK(previews == 4 + 3);
+}
+
+TEST_CASE("prompts that are too long are cut, and it is said where") {
+  const Pipeline pipeline("sd");
+  const Generator generator = pipeline.generator();
+  GenerateJob job = job_of(pipeline.given);
+  CHECK(generator.warnings(job).empty());
+  for (int i = 0; i < 80; ++i) job.prompt += " the";
+  const auto warnings = generator.warnings(job);
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].find("the prompt is too long; left out: ") == 0);
+}
+
+TEST_CASE("what a model cannot do is refused before it is loaded") {
+  const Pipeline sd("sd"), dit("dit"), flux("flux");
+  const Generator prompts = sd.generator(), classes = dit.generator(), distilled = flux.generator();
+  const auto error = [](const Generator& generator, const GenerateJob& job) {
+    return error_of([&] { generator.complete(job); });
+  };
+  const auto has = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
+  CHECK(has(error(prompts, {.classes = {1}}), "draws prompts, not classes"));
+  CHECK(has(error(classes, {.prompt = "a"}), "draws classes: name one"));
+  CHECK(has(error(classes, {.classes = {1}, .prompt = "a"}), "reads no prompts"));
+  CHECK(has(error(classes, {.classes = {1000}}), "class 1000, expected 0 to 999"));
+  CHECK(has(error(distilled, {.prompt = "a", .negative_prompt = "b"}), "reads no negative prompt"));
+  CHECK(has(error(distilled, {.prompt = "a", .width = 30, .height = 32}), "both sides must be multiples of 4; nearest: 32x32"));
+  CHECK(has(error(prompts, {.prompt = "a", .width = 1 << 20, .height = 32}), "expected 1 to 16384"));
+  CHECK(has(error(prompts, {.prompt = "a", .sampler = "dpm"}), "unknown sampler 'dpm'"));
+  CHECK(has(error(prompts, {.prompt = "a", .sampler = "flow-euler"}), "does not predict flow"));
+  CHECK(has(error(prompts, {.prompt = "a", .mask = flat(8, 8, 1, 255)}), "a mask needs a picture"));
+  GenerateJob job{.prompt = "a", .image = flat(32, 32, 3, 9)};
+  job.strength = 0.001;
+  CHECK(has(error(prompts, job), "leaves none"));
+  job.guidance = std::numeric_limits<double>::infinity();
+  CHECK(has(error(prompts, job), "guidance must be a number"));
+
+  CHECK(classes.class_index("7") == 7);
+  CHECK(has(error_of([&] { classes.class_index("dgo"); }), "unknown class 'dgo'"));
+  CHECK(has(error_of([&] { prompts.class_index("7"); }), "draws prompts"));
+}
+
+TEST_CASE("folders that are not whole") {
+  const auto error_without = [](const std::string& name, const std::string& file, const char* text = nullptr) {
+    const Pipeline pipeline(name);
+    const std::string path = pipeline.path() + "/" + file;
+    if (text != nullptr)
+      std::ofstream(path) << text;
+    else
+      std::filesystem::remove_all(path);
+    const std::string message = error_of([&] { pipeline.generator().generate(job_of(pipeline.given)); });
+    INFO(message);
+    CHECK(message.find('\n') == std::string::npos);
+    return message;
+  };
+  const auto names = [](const std::string& message, const std::string& part) { return message.find(part) != std::string::npos; };
+  CHECK(names(error_without("dit", "model_index.json"), "model_index.json: no such file"));
+  CHECK(names(error_without("dit", "model_index.json", "[1]"), "not the index of a pipeline"));
+  CHECK(names(error_without("dit", "model_index.json", R"({"_class_name":"WaltzPipeline"})"),
+              "the pipeline WaltzPipeline is not known"));
+  CHECK(names(error_without("dit", "vae/config.json"), "vae/config.json"));
+  CHECK(names(error_without("dit", "vae/diffusion_pytorch_model.safetensors"), "folder without a .safetensors file"));
+  CHECK(names(error_without("dit", "vae/config.json", R"({"_class_name":"AutoencoderDC"})"), "AutoencoderDC is not known"));
+  CHECK(names(error_without("dit", "transformer/config.json", "{"), "transformer/config.json"));
+  CHECK(names(error_without("dit", "scheduler/scheduler_config.json"), "scheduler_config.json"));
+  CHECK(names(error_without("dit", "scheduler/scheduler_config.json", R"({"_class_name":"DDIMScheduler","beta_start":"x"})"),
+              "beta_start"));
+  CHECK(names(error_without("sd", "text_encoder"), "text_encoder/config.json"));
+  CHECK(names(error_without("sd", "tokenizer/merges.txt"), "merges.txt"));
+  CHECK(names(error_without("flux", "text_encoder_2/model.safetensors", "nothing"), "text_encoder_2/model.safetensors"));
+}
