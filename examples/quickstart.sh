@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a clean Debian 12 or Ubuntu 24.04 machine to pictures: sets up, builds, segments the photographs of
-# examples/images and classifies its clothes. Run it again at any time: what is done is not done again.
+# examples/images, classifies its clothes and draws ten more. Run it again at any time: what is done is not done again.
 #
 #   examples/quickstart.sh [OUTPUT FOLDER]        default: quickstart-output
 set -euo pipefail
@@ -20,7 +20,10 @@ say "what in the photographs draws the eye?"
 say "which clothes are these?"
 "$build/vitrine" classify "$root/examples/images/clothes" --topk 2
 
+say "and ten that nobody has made"
+"$build/vitrine" generate --class all --seed 1 --zoom 4 --out "$out/drawn.png"
+
 say "done"
 printf 'pictures to look at: %s\n' "$(cd "$out" && pwd)"
-ls "$out"/*.overlay.png
+ls "$out"/*.overlay.png "$out"/drawn.png
 printf 'the command:         %s --help\n' "$build/vitrine"
