@@ -136,7 +136,7 @@ struct DiffusionModel::Parts {
   std::shared_ptr<const WeightSource> denoiser_weights;
   std::optional<Config> vae;
   std::shared_ptr<const WeightSource> vae_weights;
-  std::string scheduler;
+  std::string scheduler, sampler;
   int steps = 0;
   double guidance = 0;
   std::vector<std::string> classes, warnings;
@@ -188,6 +188,15 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
   denoiser_weights = open_weights(options.weights.empty() ? denoiser.string() : options.weights);
   if (options.vae.empty()) open_vae(path / "vae");
   scheduler = read_text(path / "scheduler" / "scheduler_config.json", "a scheduler_config.json");
+  const Json settings = Json::parse(scheduler, nullptr, false);
+  std::string class_name;  // damaged files are create_sampler's to refuse
+  if (settings.is_object() && settings.contains("_class_name") && settings["_class_name"].is_string())
+    class_name = settings["_class_name"].get<std::string>();
+  // A network that predicts noise works with any of them.
+  if (is_sampler(class_name) || class_name.empty() || class_name.starts_with("FlowMatch")) return;
+  sampler = "dpmpp-2m";
+  warnings.push_back(fmt::format("{}: the scheduler {} is not known, {} takes its place; --sampler names another", options.model,
+                                 printable(class_name), sampler));
 }
 
 // A published denoiser with its weights, or weights whose metadata say what they are.
@@ -320,6 +329,7 @@ const std::optional<AutoencoderInfo>& DiffusionModel::autoencoder() const { retu
 int DiffusionModel::steps() const { return parts_->steps; }
 double DiffusionModel::guidance() const { return parts_->guidance; }
 const std::string& DiffusionModel::scheduler() const { return parts_->scheduler; }
+const std::string& DiffusionModel::sampler() const { return parts_->sampler; }
 const std::vector<std::string>& DiffusionModel::classes() const { return parts_->classes; }
 const std::vector<std::string>& DiffusionModel::warnings() const { return parts_->warnings; }
 DType DiffusionModel::dtype() const { return parts_->options.dtype; }

@@ -164,7 +164,7 @@ std::unique_ptr<Sampler> Generator::State::make_sampler(const GenerateJob& job) 
   const std::int64_t multiple = model.denoiser().multiple;
   SamplerRun run{.steps = job.steps, .image_tokens = job.width / factor() / multiple * (job.height / factor() / multiple)};
   if (model.kind().linear_sigmas) run.sigmas = linear_sigmas(job.steps);
-  return create_sampler(job.sampler, model.scheduler(), run);
+  return create_sampler(job.sampler.empty() ? model.sampler() : job.sampler, model.scheduler(), run);
 }
 
 Tiling Generator::State::tiling(const GenerateJob& job) const {

@@ -218,6 +218,11 @@ std::vector<std::string> sampler_names() {
   return names;
 }
 
+bool is_sampler(std::string_view name) {
+  return std::any_of(std::begin(kSamplers), std::end(kSamplers),
+                     [&](const SamplerRow& row) { return row.name == name || row.class_name == name; });
+}
+
 std::vector<double> linear_sigmas(int steps) {
   if (steps < 1) throw Error(fmt::format("linear_sigmas: {} steps, expected 1 or more", steps));
   return linspace(1, 1.0 / steps, steps);
