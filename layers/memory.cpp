@@ -5,8 +5,11 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <mutex>
 #include <new>
+#include <sstream>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -148,6 +151,15 @@ std::shared_ptr<void> allocate_untouched(std::size_t bytes) {
   auto block = allocate(bytes);
   std::memset(block.get(), 0, bytes);
   return block;
+}
+
+std::int64_t peak_resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    std::int64_t kilobytes = 0;
+    if (line.starts_with("VmHWM:") && std::istringstream(line.substr(6)) >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
 }
 
 }  // namespace vitrine

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <fstream>
-#include <sstream>
 #include <vector>
 
 #include <fmt/format.h>
@@ -37,15 +35,6 @@ std::pair<std::string, std::int64_t> split_size(const std::string& name) {
   if (std::from_chars(begin, end, size).ptr != end || size < 1 || size > 1 << 14)
     throw Error(fmt::format("model '{}': '{}' is not a size", name, name.substr(at + 1)));
   return {name.substr(0, at), size};
-}
-
-std::int64_t resident_peak() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    std::int64_t kilobytes = 0;
-    if (line.starts_with("VmHWM:") && std::istringstream(line.substr(6)) >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
 }
 
 // Held by the process beside what is being measured: taken before building.
@@ -91,7 +80,7 @@ void time_passes(const std::function<void()>& pass, const BenchmarkOptions& opti
   row.images_per_second = 1e3 * static_cast<double>(row.batch_size) / row.median_ms;
   row.gmacs = 1e-9 * macs / static_cast<double>(row.batch_size);
   row.gflops = 2e-6 * macs / row.median_ms;
-  row.resident_bytes = resident_peak();
+  row.resident_bytes = peak_resident_bytes();
 }
 
 }  // namespace

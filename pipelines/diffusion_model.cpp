@@ -17,6 +17,7 @@
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
+#include <vitrine/pipelines/detail/metadata.h>
 #include <vitrine/pipelines/files.h>
 #include <vitrine/pipelines/sampler.h>
 #include <vitrine/weights/labels.h>
@@ -31,12 +32,10 @@ namespace {
 using detail::printable;
 using Json = nlohmann::json;
 
-constexpr std::string_view kUNetClass = "UNet2DConditionModel";
 // How the authors of DiT trained theirs; checkpoints of a denoiser alone do not say.
 constexpr std::string_view kDitScheduler =
     R"({"_class_name":"DDIMScheduler","num_train_timesteps":1000,"beta_schedule":"linear","beta_start":0.0001,"beta_end":0.02,)"
     R"("prediction_type":"epsilon","clip_sample":false})";
-constexpr std::string_view kFlowScheduler = R"({"_class_name":"FlowMatchEulerDiscreteScheduler","shift":3.0})";
 
 std::string read_text(const fs::path& path, std::string_view what) {
   const std::vector<std::uint8_t> bytes = read_file(path.string(), what);
@@ -147,9 +146,9 @@ struct DiffusionModel::Parts {
   void open_denoiser(const std::string& name, const std::string& weights);
   void open_vae(const fs::path& path);
   void apply_attention();
+  WeightsOptions computing() const { return {.dtype = options.dtype, .device = options.device}; }
   std::unique_ptr<Denoiser> build_denoiser() const {
-    return create_denoiser(architecture, Weights(denoiser_weights, {.dtype = options.dtype, .device = options.device}),
-                           arguments);
+    return create_denoiser(architecture, Weights(denoiser_weights, computing()), arguments);
   }
   std::unique_ptr<Autoencoder> build_vae() const {
     AutoencoderInfo info = autoencoder_info.value_or(AutoencoderInfo{});
@@ -188,10 +187,7 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
   denoiser_weights = open_weights(options.weights.empty() ? denoiser.string() : options.weights);
   if (options.vae.empty()) open_vae(path / "vae");
   scheduler = read_text(path / "scheduler" / "scheduler_config.json", "a scheduler_config.json");
-  const Json settings = Json::parse(scheduler, nullptr, false);
-  std::string class_name;  // damaged files are create_sampler's to refuse
-  if (settings.is_object() && settings.contains("_class_name") && settings["_class_name"].is_string())
-    class_name = settings["_class_name"].get<std::string>();
+  const std::string class_name = scheduler_class(scheduler);
   // A network that predicts noise works with any of them.
   if (is_sampler(class_name) || class_name.empty() || class_name.starts_with("FlowMatch")) return;
   sampler = "dpmpp-2m";
@@ -202,23 +198,14 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
 // A published denoiser with its weights, or weights whose metadata say what they are.
 void DiffusionModel::Parts::open_denoiser(const std::string& name, const std::string& weights) {
   denoiser_weights = open_weights(weights);
-  const auto metadata = denoiser_weights->metadata();
-  const auto said = [&](const char* key) {
-    const auto found = metadata.find(key);
-    return found == metadata.end() ? std::string() : found->second;
-  };
   architecture = name;
-  scheduler = said("scheduler");
-  if (const std::string list = said("classes"); !list.empty()) {
-    const Json names = Json::parse(list, nullptr, false);
-    if (!names.is_array() || !std::all_of(names.begin(), names.end(), [](const Json& n) { return n.is_string(); }))
-      throw Error(fmt::format("{}: metadata 'classes' is not a JSON list of names", weights));
-    classes = names.get<std::vector<std::string>>();
-  }
+  scheduler = detail::metadata_value(*denoiser_weights, "scheduler");
+  if (scheduler.empty()) scheduler = kDitScheduler;
+  classes = detail::metadata_classes(*denoiser_weights);
   kind = &pipeline_kind("DiTPipeline");
   steps = kind->steps;
   guidance = kind->guidance;
-  if (const std::string json = said("generation"); !json.empty()) {
+  if (const std::string json = detail::metadata_value(*denoiser_weights, "generation"); !json.empty()) {
     const Arguments settings = detail::parse_json_arguments(json, weights);
     detail::ArgumentReader(weights, settings).get("steps", steps).get("guidance", guidance).finish();
   }
@@ -230,7 +217,7 @@ void DiffusionModel::Parts::open_vae(const fs::path& path) {
 }
 
 void DiffusionModel::Parts::apply_attention() {
-  const bool unet = architecture == kUNetClass || kind->denoiser_folder == "unet";
+  const bool unet = kind->denoiser_folder == "unet";
   AttentionChoice choice = parse_attention(options.attention, unet);
   for (auto& [key, value] : choice.arguments) arguments[key] = std::move(value);
   if (choice.weights.empty()) return;
@@ -242,8 +229,7 @@ ClipEncoder DiffusionModel::Parts::load_clip(int index) const {
   const fs::path path = folder / numbered("text_encoder", index);
   const Config config = read_config(path);
   return {open_tokenizer((folder / numbered("tokenizer", index)).string()),
-          ClipTextModel(Weights(open_weights(path.string()), {.dtype = options.dtype, .device = options.device}),
-                        parse_clip_text_config(config.arguments))};
+          ClipTextModel(Weights(open_weights(path.string()), computing()), parse_clip_text_config(config.arguments))};
 }
 
 T5TextEncoder DiffusionModel::Parts::load_t5() const {
@@ -252,8 +238,7 @@ T5TextEncoder DiffusionModel::Parts::load_t5() const {
   std::string tokenizer(kind->t5_folder);
   tokenizer.replace(0, std::string_view("text_encoder").size(), "tokenizer");
   return {open_tokenizer((folder / tokenizer).string()),
-          T5Encoder(Weights(open_weights(path.string()), {.dtype = options.dtype, .device = options.device}),
-                    parse_t5_config(config.arguments))};
+          T5Encoder(Weights(open_weights(path.string()), computing()), parse_t5_config(config.arguments))};
 }
 
 DiffusionModel::DiffusionModel(DiffusionModelOptions options) : parts_(std::make_unique<Parts>()) {
@@ -280,8 +265,6 @@ DiffusionModel::DiffusionModel(DiffusionModelOptions options) : parts_(std::make
   if (!p.options.vae.empty()) p.open_vae(p.options.vae);
   p.apply_attention();
   p.denoiser_info = try_build([&] { return p.build_denoiser(); });
-  if (p.scheduler.empty())
-    p.scheduler = p.denoiser_info.timestep_scale == 1000 && p.denoiser_info.num_classes > 0 ? kDitScheduler : kFlowScheduler;
   if (p.denoiser_info.num_classes == 0 && p.folder.empty())
     throw Error(
         fmt::format("{}: reads texts, and a checkpoint of the denoiser has no text encoder; give a folder of diffusers "

@@ -216,6 +216,7 @@ GenerationEvaluation evaluate_generation(const Generator& generator, const Image
   };
 
   GenerationEvaluation result;
+  result.job = job;
   const auto start = std::chrono::steady_clock::now();
   const std::int64_t total = classes * options.per_class;
   const auto report = [&](std::int64_t now) {

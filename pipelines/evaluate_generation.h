@@ -47,6 +47,7 @@ struct GenerationEvaluationOptions {
 };
 
 struct GenerationEvaluation {
+  GenerateJob job;  // with all that was left open decided
   std::int64_t images = 0, agreeing = 0;
   std::vector<ClassResult> per_class;
   std::vector<std::int64_t> confusion;  // [class asked for, class seen]

@@ -233,11 +233,10 @@ GenerateJob Generator::complete(GenerateJob job) const {
   }
 
   const std::int64_t factor = s.factor(), multiple = factor * info.multiple;
-  if (job.image && job.width == 0 && job.height == 0) {
-    // A checkpoint with tables for one size keeps it.
+  // Class models have tables for one size and keep it.
+  if (job.image && job.width == 0 && job.height == 0 && kind.encode != nullptr) {
     job.width = std::max(multiple, job.image->width / multiple * multiple);
     job.height = std::max(multiple, job.image->height / multiple * multiple);
-    if (s.model.denoiser().height > 0 && kind.encode == nullptr) job.width = job.height = 0;
   }
   if (job.width == 0) job.width = job.height > 0 ? job.height : info.width * factor;
   if (job.height == 0) job.height = info.height > 0 && job.width == info.width * factor ? info.height * factor : job.width;

@@ -7,11 +7,11 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <vitrine/backbones/arguments.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
+#include <vitrine/pipelines/detail/metadata.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/open_model.h>
 #include <vitrine/pipelines/preprocess.h>
@@ -22,23 +22,6 @@
 namespace vitrine {
 
 namespace {
-
-std::string value_or_empty(const std::map<std::string, std::string>& metadata, const std::string& key) {
-  const auto found = metadata.find(key);
-  return found == metadata.end() ? std::string() : found->second;
-}
-
-std::vector<std::string> parse_classes(const std::string& json, const std::string& where) {
-  if (json.empty()) return {};
-  const auto value = nlohmann::json::parse(json, nullptr, false);
-  std::vector<std::string> classes;
-  if (!value.is_array()) throw Error(fmt::format("{}: metadata 'classes' is not a JSON list of names", where));
-  for (const auto& name : value) {
-    if (!name.is_string()) throw Error(fmt::format("{}: metadata 'classes' is not a JSON list of names", where));
-    classes.push_back(name.get<std::string>());
-  }
-  return classes;
-}
 
 std::vector<std::string> read_labels(const std::string& path) {
   errno = 0;
@@ -72,9 +55,8 @@ Arguments parse_config(const std::string& json, const std::string& where) {
 
 // Fills in what the weights' metadata says and the caller has not decided.
 void read_metadata(ResolvedModel& resolved) {
-  const auto metadata = resolved.weights->metadata();
-  const std::string where = resolved.weights->describe();
-  const std::string architecture = value_or_empty(metadata, "architecture");
+  const WeightSource& weights = *resolved.weights;
+  const std::string where = weights.describe(), architecture = detail::metadata_value(weights, "architecture");
   if (resolved.architecture.empty()) {
     if (architecture.empty())
       throw Error(fmt::format("{}: its metadata names no architecture; name the model (--model NAME)", where));
@@ -82,10 +64,10 @@ void read_metadata(ResolvedModel& resolved) {
     if (resolved.name.empty()) resolved.name = architecture;
   }
   if (resolved.architecture == architecture && resolved.arguments.empty())
-    if (const std::string config = value_or_empty(metadata, "config"); !config.empty())
+    if (const std::string config = detail::metadata_value(weights, "config"); !config.empty())
       resolved.arguments = parse_config(config, where);
-  if (resolved.preprocess.empty()) resolved.preprocess = value_or_empty(metadata, "preprocess");
-  if (resolved.classes.empty()) resolved.classes = parse_classes(value_or_empty(metadata, "classes"), where);
+  if (resolved.preprocess.empty()) resolved.preprocess = detail::metadata_value(weights, "preprocess");
+  if (resolved.classes.empty()) resolved.classes = detail::metadata_classes(weights);
 }
 
 std::vector<float> per_channel(const std::vector<float>& values, std::int64_t channels, std::string_view what) {

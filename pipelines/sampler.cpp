@@ -19,6 +19,8 @@ struct SamplerRow {
   std::string_view preset = "{}";  // settings of the short name
 };
 
+constexpr const char* kClassName = "_class_name";
+constexpr std::string_view kSchedulerConfig = "scheduler_config";  // in messages
 constexpr std::string_view kFlowClass = "FlowMatchEulerDiscreteScheduler";
 
 constexpr SamplerRow kSamplers[] = {
@@ -195,9 +197,9 @@ int Sampler::begin_of(double kept, double strength) const {
 }
 
 std::unique_ptr<Sampler> create_sampler(std::string_view name, std::string_view settings, const SamplerRun& run) {
-  const std::string where = name.empty() ? "scheduler_config" : std::string(name);
+  const std::string where = std::string(name.empty() ? kSchedulerConfig : name);
   Arguments arguments = parse_json_arguments(without_infinities(settings), where);
-  const std::string published_class = text_of(arguments, "_class_name", where);
+  const std::string published_class = text_of(arguments, kClassName, where);
   std::erase_if(arguments, [](const auto& entry) { return entry.first.starts_with('_'); });
   if (name.empty() && published_class.empty())
     throw Error("no sampler is named, and the settings have no _class_name; known: " + list_names(sampler_names(), 20));
@@ -216,6 +218,10 @@ std::vector<std::string> sampler_names() {
   std::vector<std::string> names;
   for (const SamplerRow& row : kSamplers) names.emplace_back(row.name);
   return names;
+}
+
+std::string scheduler_class(std::string_view settings) {
+  return text_of(parse_json_arguments(without_infinities(settings), kSchedulerConfig), kClassName, kSchedulerConfig);
 }
 
 bool is_sampler(std::string_view name) {

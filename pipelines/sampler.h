@@ -115,6 +115,8 @@ VITRINE_API std::unique_ptr<Sampler> create_sampler(std::string_view name, std::
 // ddpm, ddim, euler, euler-ancestral, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, dpmpp-3m, unipc, flow-euler, iddpm, iddpm-ddim
 VITRINE_API std::vector<std::string> sampler_names();
 VITRINE_API bool is_sampler(std::string_view name);  // one of these, or a class of diffusers
+// The _class_name of a scheduler_config.json, or "". Throws Error for what is no JSON object.
+VITRINE_API std::string scheduler_class(std::string_view settings);
 
 // 1, ..., 1/steps, evenly spaced: the sigmas that FLUX's pipeline asks for.
 VITRINE_API std::vector<double> linear_sigmas(int steps);

@@ -78,9 +78,9 @@ Weights case_weights(const Json& parameters, const CaseContext& context) {
   return Weights(synthetic_weights(entries_of(read_json(path_in(context, parameters)))), {.dtype = context.dtype, .device = {}});
 }
 
-Arguments case_arguments(const Json& entry) {
+Arguments case_arguments(const Json& entry, const char* network) {
   Arguments arguments;
-  for (const auto& [name, value] : entry.at("config").at("model").items()) arguments[name] = value.dump();
+  for (const auto& [name, value] : entry.at("config").at(network).items()) arguments[name] = value.dump();
   return arguments;
 }
 

@@ -24,9 +24,7 @@ namespace {
 constexpr GenerationBounds kBounds{.exact = 4e-5, .loose = 0.1};
 
 AutoencoderKL autoencoder_of(const Json& entry, const CaseContext& context) {
-  Arguments arguments;
-  for (const auto& [name, value] : entry.at("config").at("vae").items()) arguments[name] = value.dump();
-  return {case_weights(entry.at("parameters").at("vae"), context), parse_autoencoder_kl_config(arguments)};
+  return {case_weights(entry.at("parameters").at("vae"), context), parse_autoencoder_kl_config(case_arguments(entry, "vae"))};
 }
 
 // The latents after every step.

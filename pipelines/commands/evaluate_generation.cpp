@@ -73,11 +73,7 @@ int run_evaluate_generation(Console& console, const EvaluateGenerationOptions& o
     };
     result = evaluate_generation(generator, classifier, *reference, evaluation);
   }
-  const GenerateJob job = [&] {
-    GenerateJob asked = evaluation.job;
-    asked.classes = {0};
-    return generator.complete(asked);
-  }();
+  const GenerateJob& job = result.job;
   const Interval interval = wilson_interval(result.agreeing, result.images);
   nlohmann::ordered_json json{{"generator", options.generator},
                               {"classifier", classifier.model().name},

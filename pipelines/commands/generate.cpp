@@ -1,6 +1,4 @@
 // vitrine generate: a class, a prompt or a picture in, pictures out.
-#include <sys/resource.h>
-
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -16,6 +14,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <vitrine/layers/memory.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/commands/command.h>
 #include <vitrine/pipelines/commands/files.h>
@@ -257,12 +256,6 @@ class Output {
   std::string preview_;
 };
 
-std::int64_t peak_memory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
-}
-
 int run_generate(Console& console, const Options& options) {
   Json settings = options.from.empty() ? Json::object() : read_settings(options.from);
   for (const auto& [key, value] : options.given.items()) settings[key] = value;
@@ -328,13 +321,13 @@ int run_generate(Console& console, const Options& options) {
                 {"files", output.files()},
                 {"pictures", finished},
                 {"seconds", seconds},
-                {"peak_bytes", peak_memory()}};
+                {"peak_bytes", peak_resident_bytes()}};
     console.print_json(result);
   } else {
     for (const std::string& file : output.files()) console.print(file);
     console.note(fmt::format("{} picture{} of {}x{} in {:.1f} s, seed {}; peak memory {:.0f} MB", finished,
                              finished == 1 ? "" : "s", job.width, job.height, seconds, job.seed,
-                             static_cast<double>(peak_memory()) / 1e6));
+                             static_cast<double>(peak_resident_bytes()) / 1e6));
   }
   if (complete) return kSuccess;
   console.warn(fmt::format("interrupted after {} of {} pictures{}", finished, job.count, finished > 0 ? "; those are kept" : ""));

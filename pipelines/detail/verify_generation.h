@@ -34,8 +34,8 @@ Tensor case_input(const Json& input);
 // The parameters listed in the file that `parameters` names, synthetic, in the context's dtype.
 Weights case_weights(const Json& parameters, const CaseContext& context);
 
-// config.model, the arguments of the original's class.
-Arguments case_arguments(const Json& entry);
+// config.model, or of another network of a pipeline, the arguments of the original's class.
+Arguments case_arguments(const Json& entry, const char* network = "model");
 // The input of this name; undefined where the case has none.
 Tensor optional_input(const Json& entry, const char* name);
 // Throws Error unless the model has as many parameters as the case.

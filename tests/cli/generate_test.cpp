@@ -10,6 +10,7 @@
 
 #include "cli/run.h"
 #include "pipelines/diffusion_folders.h"
+#include "pipelines/fixtures.h"
 
 using nlohmann::json;
 using namespace vitrine::test;
@@ -50,12 +51,7 @@ TEST_CASE("generate draws with every pipeline of diffusers") {
         generate(given.arguments() + std::vector<std::string>{"--model", folder / name, "--out", folder / "o.png"});
     INFO(result.err);
     REQUIRE(result.code == 0);
-    const vitrine::Image picture = vitrine::read_image(folder / "o.png");
-    REQUIRE(picture.pixels.size() == given.expected.pixels.size());
-    int most = 0;
-    for (std::size_t i = 0; i < picture.pixels.size(); ++i)
-      most = std::max(most, std::abs(int{picture.pixels[i]} - int{given.expected.pixels[i]}));
-    CHECK(most <= 1);
+    CHECK(largest_difference(vitrine::read_image(folder / "o.png"), given.expected) <= 1);
   }
 }
 
