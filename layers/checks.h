@@ -1,6 +1,7 @@
 // What the ops check of their arguments, in the words of their messages. Not part of the public headers' surface.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include <fmt/format.h>
@@ -11,8 +12,17 @@ namespace vitrine::detail {
 
 inline void check_defined(std::string_view op, const Tensor& x) {
   if (!x.defined()) throw Error(fmt::format("{}: an empty tensor was passed", op));
-  if (x.device().type != DeviceType::cpu)
-    throw Error(fmt::format("{}: the tensor is on device cuda:{}, this build has the cpu only", op, x.device().index));
+}
+
+inline std::string name_of(Device device) {
+  return device.type == DeviceType::cpu ? std::string("cpu") : fmt::format("cuda:{}", device.index);
+}
+
+// Nothing is brought to another device in silence.
+inline void check_same_device(std::string_view op, const Tensor& x, const Tensor& other) {
+  if (other.defined() && other.device() != x.device())
+    throw Error(fmt::format("{}: tensors are on {} and {}, expected one device; Tensor::to(device) copies", op,
+                            name_of(x.device()), name_of(other.device())));
 }
 
 inline void check_floating(std::string_view op, const Tensor& x) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/tensor.h>
@@ -38,11 +39,15 @@ class VITRINE_API Context {
 
   static Context& current();
 
+  // What the device's backend keeps with a context: its streams.
+  std::shared_ptr<void>& backend_state() { return backend_state_; }
+
  private:
   int threads_;
   Device device_;
   bool dry_run_;
   std::int64_t macs_ = 0;
+  std::shared_ptr<void> backend_state_;
 };
 
 class VITRINE_API ContextScope {

@@ -7,8 +7,10 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/conv.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/epilogue.h>
 
 namespace vitrine {
@@ -17,16 +19,17 @@ namespace {
 
 // A layer that was built: weights packed, the geometry checked.
 struct BuiltConv {
-  cpu::ConvShape shape;
+  detail::ConvShape shape;
   std::string where;  // the cursor's path, for messages
   Linear pointwise;   // set where the convolution is one matrix product
-  std::unique_ptr<const cpu::PackedConv> packed;
+  Device device;
+  std::unique_ptr<const detail::PackedConv> packed;
 };
 
 const char* name_of_kind(bool transposed) { return transposed ? "conv_transpose2d" : "conv2d"; }
 
 // weight and bias of the convolution followed by the norm: both scaled by gamma / sqrt(var + eps), in copies.
-void fold_batch_norm(Tensor& weight, Tensor& bias, const Weights& bn, double eps, const cpu::ConvShape& shape) {
+void fold_batch_norm(Tensor& weight, Tensor& bias, const Weights& bn, double eps, const detail::ConvShape& shape) {
   const std::int64_t out = shape.out;
   const Tensor gamma = bn.get("weight", {out}), beta = bn.get("bias", {out});
   const Tensor mean = bn.get("running_mean", {out}), var = bn.get("running_var", {out});
@@ -76,32 +79,33 @@ BuiltConv checked(bool transposed, std::string where, std::int64_t in, std::int6
   return built;
 }
 
-void pack(BuiltConv& built, const Tensor& weight, const Tensor& bias, DType dtype) {
+void pack(BuiltConv& built, const Tensor& weight, const Tensor& bias, DType dtype, Device device) {
+  built.device = device;
   const auto& [transposed, in, out, kernel_h, kernel_w, o] = built.shape;
   const bool pointwise = !transposed && kernel_h == 1 && kernel_w == 1 && o.stride_h == 1 && o.stride_w == 1 && o.groups == 1 &&
                          o.pad_h == 0 && o.pad_w == 0 && o.pad_end_h == 0 && o.pad_end_w == 0;
   if (pointwise)
-    built.pointwise = Linear(weight.view({out, in}), bias, dtype);
+    built.pointwise = Linear(weight.view({out, in}), bias, dtype, device);
+  else if (device.type == DeviceType::cuda && !Context::current().dry_run())
+    built.packed = cuda::backend().ops.pack_conv(built.shape, weight.contiguous(), bias, dtype, device);
   else
     built.packed = cpu::pack_conv(built.shape, weight, bias, dtype);
 }
 
 BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
                 std::int64_t kernel_w, const Conv2dOptions& options, const Weights* bn) {
-  if (w.device().type != DeviceType::cpu)
-    throw Error(fmt::format("{} {}: this build has no CUDA backend", name_of_kind(transposed), w.path()));
   BuiltConv built = checked(transposed, w.path(), in, out, kernel_h, kernel_w, options);
   const std::int64_t groups = options.groups;
   const Shape stored = transposed ? Shape{in, out / groups, kernel_h, kernel_w} : Shape{out, in / groups, kernel_h, kernel_w};
   Tensor weight = w.get("weight", stored);
   Tensor bias = options.bias ? w.get("bias", {out}).clone() : Tensor();
   if (bn && options.bn_eps > 0) fold_batch_norm(weight, bias, *bn, options.bn_eps, built.shape);
-  pack(built, weight, bias, w.dtype());
+  pack(built, weight, bias, w.dtype(), w.device());
   w.release("weight");
   return built;
 }
 
-BuiltConv build_transposed(const Tensor& weight, const Tensor& bias, DType dtype, const Conv2dOptions& options,
+BuiltConv build_transposed(const Tensor& weight, const Tensor& bias, DType dtype, Device device, const Conv2dOptions& options,
                            std::string where) {
   if (weight.rank() != 4 || weight.dtype() != DType::f32)
     throw Error(fmt::format("conv_transpose2d {}: weight is {} {}, expected f32 [in, out / groups, kernel_h, kernel_w]", where,
@@ -111,7 +115,7 @@ BuiltConv build_transposed(const Tensor& weight, const Tensor& bias, DType dtype
     throw Error(fmt::format("conv_transpose2d {}: bias is {} {}, expected f32 [{}]", where, name_of(bias.dtype()),
                             bias.shape().to_string(), out));
   BuiltConv built = checked(true, std::move(where), weight.size(0), out, weight.size(2), weight.size(3), options);
-  pack(built, weight.contiguous(), bias.defined() ? bias.clone() : bias, dtype);
+  pack(built, weight.contiguous(), bias.defined() ? bias.clone() : bias, dtype, device);
   return built;
 }
 
@@ -128,23 +132,26 @@ std::int64_t out_size(const BuiltConv& conv, std::int64_t in, std::int64_t kerne
 
 // The output's shape for this x, or an Error.
 Shape checked_shape(const BuiltConv& conv, const Tensor& x) {
-  const cpu::ConvShape& s = conv.shape;
+  const detail::ConvShape& s = conv.shape;
   const Conv2dOptions& o = s.options;
   if (x.rank() != 4 || x.size(3) != s.in || !is_floating_point(x.dtype()))
     throw Error(fmt::format("{} {}: x is {} {}, expected a floating [B, H, W, {}]", name_of_kind(s.transposed), conv.where,
                             name_of(x.dtype()), x.shape().to_string(), s.in));
+  if (x.device() != conv.device)
+    throw Error(fmt::format("{} {}: x is on {}, the weights are on {}", name_of_kind(s.transposed), conv.where,
+                            detail::name_of(x.device()), detail::name_of(conv.device)));
   if (conv.pointwise.defined()) return {x.size(0), x.size(1), x.size(2), s.out};
   return {x.size(0), out_size(conv, x.size(1), s.kernel_h, o.stride_h, o.dilation_h, o.pad_h + o.pad_end_h, o.output_pad_h),
           out_size(conv, x.size(2), s.kernel_w, o.stride_w, o.dilation_w, o.pad_w + o.pad_end_w, o.output_pad_w), s.out};
 }
 
-cpu::MapStrides strides_of(const Tensor& map) { return {map.stride(0), map.stride(1), map.stride(2)}; }
+detail::MapStrides strides_of(const Tensor& map) { return {map.stride(0), map.stride(1), map.stride(2)}; }
 
 // y = act(conv(x)) + residual or, with `activate_sum`, act(conv(x) + residual), all in the packed type and of the right shapes;
 // `added` null: no residual.
-void run_packed(const BuiltConv& conv, const Tensor& x, Tensor& y, const void* added, const cpu::MapStrides& added_strides,
+void run_packed(const BuiltConv& conv, const Tensor& x, Tensor& y, const void* added, const detail::MapStrides& added_strides,
                 Activation activation, bool activate_sum = false) {
-  const cpu::ConvShape& s = conv.shape;
+  const detail::ConvShape& s = conv.shape;
   Context& context = Context::current();
   if (y.numel() > 0)
     conv.packed->run({.x = x.raw(),
@@ -175,7 +182,7 @@ Tensor run(const BuiltConv& conv, const Tensor& input, Epilogue epilogue) {
   const DType computed = conv.packed->dtype();
   Tensor x = input.to(computed);
   if (!conv.packed->takes_views()) x = x.contiguous();
-  detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
+  detail::Placed placed = detail::place_output(shape, computed, input.device(), std::move(residual));
   run_packed(conv, x, placed.y, placed.added, strides_of(placed.y), epilogue.activation, epilogue.activate_sum);
   return placed.y.to(input.dtype());
 }
@@ -208,9 +215,9 @@ ConvTranspose2d::ConvTranspose2d(const Weights& w, std::int64_t in, std::int64_t
                                  std::int64_t kernel_w, const Conv2dOptions& options, const Weights* bn)
     : impl_(std::make_shared<const Impl>(Impl{build(true, w, in, out, kernel_h, kernel_w, options, bn)})) {}
 
-ConvTranspose2d::ConvTranspose2d(const Tensor& weight, const Tensor& bias, DType dtype, const Conv2dOptions& options,
-                                 std::string where)
-    : impl_(std::make_shared<const Impl>(Impl{build_transposed(weight, bias, dtype, options, std::move(where))})) {}
+ConvTranspose2d::ConvTranspose2d(const Tensor& weight, const Tensor& bias, DType dtype, Device device,
+                                 const Conv2dOptions& options, std::string where)
+    : impl_(std::make_shared<const Impl>(Impl{build_transposed(weight, bias, dtype, device, options, std::move(where))})) {}
 
 Tensor ConvTranspose2d::operator()(const Tensor& x, Activation activation) const {
   if (!impl_) throw Error("conv_transpose2d: an empty layer was called");

@@ -53,7 +53,8 @@ class VITRINE_API ConvTranspose2d {
   ConvTranspose2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h, std::int64_t kernel_w,
                   const Conv2dOptions& options = {}, const Weights* bn = nullptr);
   // From tensors at hand: weight f32 as above, bias f32 [out] or undefined; computes in `dtype`. `where` is for messages.
-  ConvTranspose2d(const Tensor& weight, const Tensor& bias, DType dtype, const Conv2dOptions& options, std::string where);
+  ConvTranspose2d(const Tensor& weight, const Tensor& bias, DType dtype, Device device, const Conv2dOptions& options,
+                  std::string where);
 
   bool defined() const { return impl_ != nullptr; }
   Tensor operator()(const Tensor& x, Activation activation = Activation::none) const;

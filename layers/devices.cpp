@@ -1,21 +1,35 @@
 #include <vitrine/layers/devices.h>
 
+#include <charconv>
+
 #include <fmt/format.h>
+
+#include <vitrine/layers/cuda/backend.h>
 
 namespace vitrine {
 
-#ifndef VITRINE_CUDA
-CudaDevices cuda_devices() { return {{}, "this build of Vitrine has no CUDA (cmake -DVITRINE_CUDA=ON)"}; }
-#endif
+CudaDevices cuda_devices() {
+  if (const std::string_view reason = cuda::why_no_backend(); !reason.empty()) return {{}, std::string(reason)};
+  return cuda::backend().runtime.devices();
+}
 
 Device parse_device(std::string_view name) {
   if (name == "cpu") return {};
-  if (name.substr(0, 4) != "cuda" || (name.size() > 4 && name[4] != ':'))
-    throw Error(fmt::format("unknown device '{}': expected cpu, cuda or cuda:INDEX", name));
+  const auto fail = [&] { return Error(fmt::format("unknown device '{}': expected cpu, cuda or cuda:INDEX", name)); };
+  if (name.substr(0, 4) != "cuda") throw fail();
+  int index = 0;
+  if (name.size() > 4) {
+    const std::string_view digits = name.substr(5);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
+    if (name[4] != ':' || digits.empty() || error != std::errc() || end != digits.data() + digits.size() || index < 0)
+      throw fail();
+  }
   const CudaDevices found = cuda_devices();
   if (found.devices.empty()) throw Error(fmt::format("device {}: {}; use --device cpu", name, found.reason));
-  throw Error(fmt::format("device {}: found {}, but this version computes on the CPU only; use --device cpu", name,
-                          found.devices.front().name));
+  if (index >= static_cast<int>(found.devices.size()))
+    throw Error(fmt::format("device {}: there {} {} (cuda:0 to cuda:{})", name, found.devices.size() == 1 ? "is" : "are",
+                            found.devices.size(), found.devices.size() - 1));
+  return {DeviceType::cuda, index};
 }
 
 }  // namespace vitrine

@@ -22,11 +22,12 @@ Tensor EfficientChannelAttention::gates(const Tensor& x) const {
     throw Error(fmt::format("efficient_channel_attention: x is {}, expected [B, H, W, C]", x.shape().to_string()));
   const Tensor means = mean(x, 1, 2).to(DType::f32);  // [B, C]
   const std::int64_t C = means.size(1), taps = kernel.numel();
-  Tensor sums = Tensor::zeros(means.shape());
-  for (std::int64_t i = 0; i < means.numel(); ++i) {
-    const std::int64_t c = i % C, first = c - taps / 2;
-    for (std::int64_t k = std::max<std::int64_t>(0, -first); k < taps && first + k < C; ++k)
-      sums.data<float>()[i] += kernel.data<float>()[k] * means.data<float>()[i - c + first + k];
+  Tensor sums = Tensor::zeros(means.shape(), DType::f32, means.device());
+  for (std::int64_t k = 0; k < taps; ++k) {  // channel c takes k times that of c + shift
+    const std::int64_t shift = k - taps / 2, begin = std::max<std::int64_t>(0, -shift), end = std::min(C, C - shift);
+    if (begin >= end) continue;
+    Tensor part = sums.slice(-1, begin, end);
+    add_(part, affine(means.slice(-1, begin + shift, end + shift), kernel.data<float>()[k], 0.0f));
   }
   activate_(sums, Activation::sigmoid);
   return sums.to(x.dtype()).view({means.size(0), 1, 1, C});

@@ -14,8 +14,8 @@ struct Placed {
 };
 
 // The sum is made in the residual's memory where nobody else looks at it.
-inline Placed place_output(const Shape& shape, DType dtype, Tensor residual) {
-  if (!residual.defined()) return {Tensor::empty(shape, dtype), nullptr, {}};
+inline Placed place_output(const Shape& shape, DType dtype, Device device, Tensor residual) {
+  if (!residual.defined()) return {Tensor::empty(shape, dtype, device), nullptr, {}};
   if (residual.dtype() != dtype) residual = residual.to(dtype);
   if (residual.is_unique() && residual.is_contiguous()) {
     Tensor y = std::move(residual);
@@ -23,7 +23,7 @@ inline Placed place_output(const Shape& shape, DType dtype, Tensor residual) {
     return {std::move(y), added, {}};
   }
   Tensor keeps = residual.contiguous();
-  Tensor y = Tensor::empty(shape, dtype);
+  Tensor y = Tensor::empty(shape, dtype, device);
   const void* added = keeps.raw();
   return {std::move(y), added, std::move(keeps)};
 }

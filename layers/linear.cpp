@@ -5,9 +5,11 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/linear.h>
 #include <vitrine/layers/cpu/loops.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/epilogue.h>
 
 namespace vitrine {
@@ -15,14 +17,14 @@ namespace vitrine {
 struct Linear::Impl {
   std::int64_t in, out;
   std::string where;  // the cursor's path, for messages
-  std::unique_ptr<const cpu::PackedLinear> packed;
+  Device device;
+  std::unique_ptr<const detail::PackedLinear> packed;
 };
 
 namespace {
 
 std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device,
                                                 const std::string& where) {
-  if (device.type != DeviceType::cpu) throw Error(fmt::format("linear {}: this build has no CUDA backend", where));
   if (weight.rank() != 2 || weight.dtype() != DType::f32)
     throw Error(fmt::format("linear {}: weight is {} {}, expected f32 [out, in]", where, name_of(weight.dtype()),
                             weight.shape().to_string()));
@@ -33,7 +35,11 @@ std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tens
   impl->in = weight.size(1);
   impl->out = weight.size(0);
   impl->where = where;
-  impl->packed = cpu::pack_linear(weight.contiguous(), bias.defined() ? bias.contiguous() : bias, dtype);
+  impl->device = device;
+  const Tensor matrix = weight.contiguous(), vector = bias.defined() ? bias.contiguous() : bias;
+  const bool on_gpu = device.type == DeviceType::cuda && !Context::current().dry_run();
+  impl->packed =
+      on_gpu ? cuda::backend().ops.pack_linear(matrix, vector, dtype, device) : cpu::pack_linear(matrix, vector, dtype);
   return impl;
 }
 
@@ -115,6 +121,9 @@ Shape checked_shape(const Linear::Impl& impl, const Tensor& x) {
   if (x.rank() == 0 || x.size(-1) != impl.in || !is_floating_point(x.dtype()))
     throw Error(fmt::format("linear {}: x is {} {}, expected a floating [..., {}]", impl.where, name_of(x.dtype()),
                             x.shape().to_string(), impl.in));
+  if (x.device() != impl.device)
+    throw Error(fmt::format("linear {}: x is on {}, the weights are on {}", impl.where, detail::name_of(x.device()),
+                            detail::name_of(impl.device)));
   Shape shape = x.shape();
   shape[shape.rank() - 1] = impl.out;
   return shape;
@@ -136,10 +145,10 @@ void run(const Linear::Impl& impl, Tensor x, Tensor& y, const Tail& tail) {
     rows = rows_of(x, y);
   }
   Context& context = Context::current();
-  cpu::LinearCall call{.activation = tail.activation, .activate_sum = tail.activate_sum, .threads = context.threads()};
+  detail::LinearCall call{.activation = tail.activation, .activate_sum = tail.activate_sum, .threads = context.threads()};
   const std::int64_t count = rows.numel();
   if (tail.gate.defined() && count > 0) {
-    call.gate = tail.gate.data<float>();
+    call.gate = static_cast<const float*>(tail.gate.raw());
     call.gate_rows = count / tail.gate.size(0);
     call.gate_stride = tail.gate.stride(0);
   }
@@ -170,7 +179,7 @@ void run_into(const Linear::Impl& impl, const Tensor& x, Tensor& y, bool adds, c
   const bool gated = !gate.defined() || impl.packed->takes_gate();
   if (computed == y.dtype() && gated && has_long_runs(rows_of(y, y)))
     return run(impl, x, y, {.added = adds ? y.raw() : nullptr, .gate = gate});
-  Tensor product = Tensor::empty(shape, computed);
+  Tensor product = Tensor::empty(shape, computed, x.device());
   run(impl, x.to(computed), product, {.gate = gated ? gate : Tensor()});
   if (!gated) {
     Shape factors = gate.shape();
@@ -192,7 +201,7 @@ Tensor Linear::operator()(const Tensor& input, Epilogue epilogue) const {
     throw Error(
         fmt::format("linear {}: residual is {}, expected {}", impl.where, residual.shape().to_string(), shape.to_string()));
   const DType computed = impl.packed->dtype();
-  detail::Placed placed = detail::place_output(shape, computed, std::move(residual));
+  detail::Placed placed = detail::place_output(shape, computed, input.device(), std::move(residual));
   run(impl, input.to(computed), placed.y,
       {.added = placed.added, .activation = epilogue.activation, .activate_sum = epilogue.activate_sum});
   return placed.y.to(input.dtype());

@@ -7,6 +7,7 @@
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/cpu/mix.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/error.h>
 
 namespace vitrine {
@@ -19,6 +20,7 @@ void mix_rows(Tensor& y, const Tensor& matrix, const Tensor& x, bool adds) {
   if (matrix.size(1) != N || y.shape() != Shape{A, B, M, C})
     throw Error(fmt::format("mix_rows: matrix {}, x {}, y {}; expected [M, N], [A, B, N, C] and [A, B, M, C]",
                             matrix.shape().to_string(), x.shape().to_string(), y.shape().to_string()));
+  if (cuda::is_on_gpu(x)) return cuda::backend().ops.mix_rows(y, matrix, x, adds);
   // Pieces of columns, so that a few long rows are work for all threads.
   constexpr std::int64_t kColumns = 512;
   const std::int64_t pieces = std::max<std::int64_t>(1, (C + kColumns - 1) / kColumns);

@@ -8,13 +8,13 @@
 namespace vitrine {
 
 LayerNorm::LayerNorm(const Weights& w, std::int64_t dim, double eps)
-    : weight(w.get("weight", {dim})), bias(w.get("bias", {dim})), eps(eps) {}
+    : weight(w.on_device("weight", {dim})), bias(w.on_device("bias", {dim})), eps(eps) {}
 
 GroupNorm::GroupNorm(const Weights& w, std::int64_t dim, std::int64_t groups, double eps) : groups(groups), eps(eps) {
   if (groups < 1 || dim % groups != 0)
     throw Error(fmt::format("group_norm {}: {} groups do not divide {} channels", w.path(), groups, dim));
-  weight = w.get("weight", {dim});
-  bias = w.get("bias", {dim});
+  weight = w.on_device("weight", {dim});
+  bias = w.on_device("bias", {dim});
 }
 
 BatchNorm::BatchNorm(const Weights& w, std::int64_t dim, double eps)
@@ -26,6 +26,8 @@ BatchNorm::BatchNorm(const Weights& w, std::int64_t dim, double eps)
     factor = static_cast<float>(factor / std::sqrt(static_cast<double>(variance.data<float>()[i]) + eps));
     shift.data<float>()[i] -= factor * mean.data<float>()[i];
   }
+  scale = scale.to(w.device());
+  shift = shift.to(w.device());
 }
 
 Tensor BatchNorm::operator()(const Tensor& x) const {

@@ -3,6 +3,7 @@
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/elementwise.h>
 #include <vitrine/layers/cpu/loops.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
@@ -31,32 +32,37 @@ Shape broadcast_strides(std::string_view op, const Tensor& a, const Tensor& b) {
   return strides;
 }
 
-using BinaryTable = cpu::ElementwiseKernels::Binary[cpu::kFloatTypes][cpu::kFloatTypes][2];
+using cuda::Binary;
 
-void binary(std::string_view op, const BinaryTable& table, const Tensor& a, const Tensor& b, Tensor& y) {
-  const cpu::Blocks<3> blocks(a.shape(), {a.strides(), broadcast_strides(op, a, b), y.strides()},
-                              {bytes_of(a), bytes_of(b), bytes_of(y)});
+void binary(std::string_view op, Binary kind, const Tensor& a, const Tensor& b, Tensor& y) {
+  detail::check_same_device(op, a, b);
+  const Shape b_strides = broadcast_strides(op, a, b);
+  if (cuda::is_on_gpu(a)) return cuda::backend().ops.binary(kind, a, b, b_strides, y);
+  const cpu::ElementwiseKernels& kernels = elementwise_kernels(cpu::isa());
+  const auto& table = kind == Binary::add ? kernels.add : kernels.multiply;
+  const cpu::Blocks<3> blocks(a.shape(), {a.strides(), b_strides, y.strides()}, {bytes_of(a), bytes_of(b), bytes_of(y)});
   const auto kernel = table[index_of(a.dtype())][index_of(b.dtype())][blocks.inner_stride()[1] == 0];
   blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
     kernel(bytes_at(a, offset[0]), bytes_at(b, offset[1]), bytes_at(y, offset[2]), rows, columns, step[0], step[1], step[2]);
   });
 }
 
-Tensor binary(std::string_view op, const BinaryTable& table, const Tensor& a, const Tensor& b) {
+Tensor binary(std::string_view op, Binary kind, const Tensor& a, const Tensor& b) {
   check_floating(op, a);
   check_floating(op, b);
   Tensor y = Tensor::empty(a.shape(), a.dtype(), a.device());
-  binary(op, table, a, b, y);
+  binary(op, kind, a, b, y);
   return y;
 }
 
-void binary_(std::string_view op, const BinaryTable& table, Tensor& a, const Tensor& b) {
+void binary_(std::string_view op, Binary kind, Tensor& a, const Tensor& b) {
   check_floating(op, a);
   check_floating(op, b);
-  binary(op, table, a, b, a);
+  binary(op, kind, a, b, a);
 }
 
 void activate_to(const Tensor& x, Tensor& y, Activation activation) {
+  if (cuda::is_on_gpu(x)) return cuda::backend().ops.activate(x, activation, y);
   const auto kernel = elementwise_kernels(cpu::isa()).activate[index_of(x.dtype())][static_cast<int>(activation)];
   const cpu::Blocks<2> blocks(x.shape(), {x.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
   blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
@@ -93,14 +99,18 @@ Activation parse_activation(std::string_view name) {
       name));
 }
 
-Tensor add(const Tensor& a, const Tensor& b) { return binary("add", elementwise_kernels(cpu::isa()).add, a, b); }
-Tensor multiply(const Tensor& a, const Tensor& b) { return binary("multiply", elementwise_kernels(cpu::isa()).multiply, a, b); }
-void add_(Tensor& a, const Tensor& b) { binary_("add_", elementwise_kernels(cpu::isa()).add, a, b); }
-void multiply_(Tensor& a, const Tensor& b) { binary_("multiply_", elementwise_kernels(cpu::isa()).multiply, a, b); }
+Tensor add(const Tensor& a, const Tensor& b) { return binary("add", Binary::add, a, b); }
+Tensor multiply(const Tensor& a, const Tensor& b) { return binary("multiply", Binary::multiply, a, b); }
+void add_(Tensor& a, const Tensor& b) { binary_("add_", Binary::add, a, b); }
+void multiply_(Tensor& a, const Tensor& b) { binary_("multiply_", Binary::multiply, a, b); }
 
 Tensor affine(const Tensor& x, float scale, float shift) {
   check_floating("affine", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.affine(x, scale, shift, y);
+    return y;
+  }
   const auto kernel = elementwise_kernels(cpu::isa()).affine[index_of(x.dtype())];
   const cpu::Blocks<2> blocks(x.shape(), {x.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
   blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
@@ -128,6 +138,10 @@ Tensor gated_activation(const Tensor& x, Activation activation) {
   const std::int64_t C = x.size(-1) / 2;
   const Tensor gate = x.slice(-1, 0, C), value = x.slice(-1, C, 2 * C);
   Tensor y = Tensor::empty(gate.shape(), x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.gated_activation(gate, value, activation, y);
+    return y;
+  }
   const auto kernel = elementwise_kernels(cpu::isa()).gated[index_of(x.dtype())][static_cast<int>(activation)];
   const cpu::Blocks<2> blocks(gate.shape(), {gate.strides(), y.strides()}, {bytes_of(x), bytes_of(y)});
   blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
@@ -143,10 +157,12 @@ void rotary_(Tensor& x, const Tensor& sin, const Tensor& cos, RotaryLayout layou
   if (D % 2 != 0) throw Error(fmt::format("rotary_: the head size is {}, expected an even one", D));
   for (const Tensor* table : {&sin, &cos}) {
     detail::check_defined("rotary_", *table);
+    detail::check_same_device("rotary_", x, *table);
     if (table->dtype() != DType::f32 || table->shape() != Shape{N, D})
       throw Error(fmt::format("rotary_: sin or cos is {} {}, expected f32 [{}, {}]", name_of(table->dtype()),
                               table->shape().to_string(), N, D));
   }
+  if (cuda::is_on_gpu(x)) return cuda::backend().ops.rotary(x, sin, cos, layout);
   const auto kernel = elementwise_kernels(cpu::isa()).rotary[index_of(x.dtype())][static_cast<int>(layout)];
   const std::int64_t bytes = bytes_of(x), work = std::max<std::int64_t>(1, heads * D);
   cpu::parallel_for(B * N, std::max<std::int64_t>(1, cpu::kGrain / 2 / work), [&](std::int64_t begin, std::int64_t end) {

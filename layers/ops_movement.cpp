@@ -8,6 +8,7 @@
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/copy.h>
 #include <vitrine/layers/cpu/loops.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
@@ -19,6 +20,7 @@ using cpu::index_of;
 using detail::check_defined;
 
 void convert(const Tensor& from, Tensor& to) {
+  if (cuda::is_on_gpu(to)) return cuda::backend().ops.copy(from, from.strides(), to);
   const auto kernel = cpu::copy_kernels(cpu::isa()).convert[index_of(from.dtype())][index_of(to.dtype())];
   const cpu::Blocks<2> blocks(from.shape(), {from.strides(), to.strides()}, {bytes_of(from), bytes_of(to)});
   const auto* source = static_cast<const std::byte*>(from.raw());
@@ -40,6 +42,7 @@ Tensor cast(const Tensor& x, DType dtype) {
 void copy_(Tensor& to, const Tensor& from) {
   check_defined("copy_", to);
   check_defined("copy_", from);
+  detail::check_same_device("copy_", to, from);
   if (to.shape() != from.shape())
     throw Error(fmt::format("copy_: from {} to {}, expected the same shape", from.shape().to_string(), to.shape().to_string()));
   convert(from, to);
@@ -47,7 +50,10 @@ void copy_(Tensor& to, const Tensor& from) {
 
 Tensor concat(std::span<const Tensor> parts, int axis) {
   if (parts.empty()) throw Error("concat: no tensors were passed");
-  for (const Tensor& part : parts) check_defined("concat", part);
+  for (const Tensor& part : parts) {
+    check_defined("concat", part);
+    detail::check_same_device("concat", parts.front(), part);
+  }
   const Tensor& first = parts.front();
   const int a = detail::checked_axis("concat", first, axis);
   Shape shape = first.shape();
@@ -85,6 +91,10 @@ Tensor permute(const Tensor& x, std::span<const int> axes) {
   if (!valid) throw Error(fmt::format("permute: the axes are not an order of those of a tensor {}", x.shape().to_string()));
 
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.copy(x, strides, y);
+    return y;
+  }
   const std::int64_t bytes = bytes_of(x);
   const auto* source = static_cast<const std::byte*>(x.raw());
   auto* target = static_cast<std::byte*>(y.raw());
@@ -133,7 +143,7 @@ Tensor gather_rows(const Tensor& table, const Tensor& index) {
   detail::check_rank("gather_rows", table, 2, "[R, C]");
   if (index.dtype() != DType::i64 && index.dtype() != DType::i32)
     throw Error(fmt::format("gather_rows: the index is {}, expected i64 or i32", name_of(index.dtype())));
-  const Tensor rows = index.contiguous().to(DType::i64);
+  const Tensor rows = index.to(Device{}).contiguous().to(DType::i64);
   const std::int64_t R = table.size(0), C = table.size(1), n = rows.numel();
   const std::int64_t* row = rows.data<std::int64_t>();
   for (std::int64_t i = 0; i < n; ++i)
@@ -142,6 +152,10 @@ Tensor gather_rows(const Tensor& table, const Tensor& index) {
   Shape shape = index.shape();
   shape.push_back(C);
   Tensor y = Tensor::empty(shape, table.dtype(), table.device());
+  if (cuda::is_on_gpu(table)) {
+    cuda::backend().ops.gather_rows(table, rows.to(table.device()), y);
+    return y;
+  }
   const std::int64_t stride = table.stride(0) * bytes_of(table), bytes = C * bytes_of(table);
   const auto* source = static_cast<const std::byte*>(table.raw());
   auto* target = static_cast<std::byte*>(y.raw());
@@ -160,8 +174,14 @@ std::pair<Tensor, Tensor> top_k(const Tensor& x, std::int64_t k) {
   const Tensor values = x.contiguous().to(DType::f32);
   Shape shape = x.shape();
   shape[x.rank() - 1] = k;
-  Tensor best = Tensor::empty(shape), where = Tensor::empty(shape, DType::i64);
+  Tensor best = Tensor::empty(shape, DType::f32, x.device()), where = Tensor::empty(shape, DType::i64, x.device());
   const std::int64_t n = x.size(-1), rows = n == 0 ? 0 : values.numel() / n;
+  if (cuda::is_on_gpu(x)) {
+    const Tensor table = values.view({rows, n});
+    Tensor best_rows = best.view({rows, k}), where_rows = where.view({rows, k});
+    if (best.numel() > 0) cuda::backend().ops.top_k(table, k, best_rows, where_rows);
+    return {best.to(x.dtype()), where};
+  }
   const float* source = values.data<float>();
   float* best_value = best.data<float>();
   std::int64_t* best_index = where.data<std::int64_t>();

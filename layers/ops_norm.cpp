@@ -6,6 +6,7 @@
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/cpu/norm.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
@@ -15,10 +16,21 @@ namespace {
 using cpu::bytes_of;
 using cpu::index_of;
 using cpu::norm_kernels;
+using cuda::RowNorm;
 using detail::check_channels;
 using detail::check_floating;
 
 const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+
+// Of the last axis, on x's device.
+void check_parameter(std::string_view op, std::string_view name, const Tensor& x, const Tensor& parameter) {
+  check_channels(op, name, parameter, x.size(-1));
+  detail::check_same_device(op, x, parameter);
+}
+void check_parameters(std::string_view op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_parameter(op, "weight", x, weight);
+  check_parameter(op, "bias", x, bias);
+}
 
 std::int64_t channels_of(std::string_view op, const Tensor& x) {
   check_floating(op, x);
@@ -37,10 +49,11 @@ void for_row_runs(const Tensor& x, Tensor& y, const Run& run) {
   });
 }
 
-// Per-image vectors, as adaLN has them: f32 [B, C], contiguous; zeros where there is none.
-Tensor modulation(std::string_view op, std::string_view name, const Tensor& t, std::int64_t B, std::int64_t C) {
-  if (!t.defined()) return Tensor::zeros({B, C});
+// Per-image vectors, as adaLN has them: f32 [B, C], contiguous; where there is none zeros, or nothing on a GPU.
+Tensor modulation(std::string_view op, std::string_view name, const Tensor& t, std::int64_t B, std::int64_t C, const Tensor& x) {
+  if (!t.defined()) return cuda::is_on_gpu(x) ? Tensor() : Tensor::zeros({B, C});
   check_floating(op, t);
+  detail::check_same_device(op, x, t);
   if (t.shape() != Shape{B, C})
     throw Error(fmt::format("{}: {} is {}, expected [{}, {}]", op, name, t.shape().to_string(), B, C));
   return t.to(DType::f32).contiguous();
@@ -132,17 +145,23 @@ void affine_by_image(const Tensor& x, Tensor& y, const std::vector<float>& gain,
 }
 
 // y = the norm of x's rows by one of the kernels; y may be x.
-void norm_rows(std::string_view op, cpu::NormKernels::LayerNorm kernel, const Tensor& x, const Tensor& weight, const Tensor& bias,
-               double eps, Tensor& y) {
-  const std::int64_t C = channels_of(op, x);
-  check_channels(op, "weight", weight, C);
-  check_channels(op, "bias", bias, C);
+void norm_rows(std::string_view op, cuda::RowNorm kind, const Tensor& x, const Tensor& weight, const Tensor& bias, double eps,
+               Tensor& y) {
+  channels_of(op, x);
+  check_parameters(op, x, weight, bias);
+  if (cuda::is_on_gpu(x)) return cuda::backend().ops.row_norm(kind, x, weight, bias, static_cast<float>(eps), y);
+  const cpu::NormKernels& kernels = norm_kernels(cpu::isa());
+  const auto& table = kind == RowNorm::layer_norm ? kernels.layer_norm
+                      : kind == RowNorm::rms_norm ? kernels.rms_norm
+                                                  : kernels.simple_norm;
+  const auto kernel = table[index_of(x.dtype())];
   for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) {
     kernel(rows, data_or_null(weight), data_or_null(bias), static_cast<float>(eps));
   });
 }
 
 void normalize_rows(const Tensor& x, double eps, Tensor& y) {
+  if (cuda::is_on_gpu(x)) return cuda::backend().ops.row_norm(RowNorm::l2_normalize, x, {}, {}, static_cast<float>(eps), y);
   const auto kernel = norm_kernels(cpu::isa()).l2_normalize[index_of(x.dtype())];
   for_row_runs(x, y, [&](const cpu::RowsArgs& rows, std::int64_t) { kernel(rows, static_cast<float>(eps)); });
 }
@@ -153,18 +172,21 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
                   const Tensor& shift) {
   const std::int64_t C = channels_of("layer_norm", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  const auto kernel = norm_kernels(cpu::isa()).layer_norm[index_of(x.dtype())];
   const auto epsilon = static_cast<float>(eps);
   if (!scale.defined() && !shift.defined()) {
-    norm_rows("layer_norm", kernel, x, weight, bias, eps, y);
+    norm_rows("layer_norm", RowNorm::layer_norm, x, weight, bias, eps, y);
     return y;
   }
-  check_channels("layer_norm", "weight", weight, C);
-  check_channels("layer_norm", "bias", bias, C);
+  check_parameters("layer_norm", x, weight, bias);
+  const auto kernel = norm_kernels(cpu::isa()).layer_norm[index_of(x.dtype())];
   // (n w + b) (1 + s) + t = n (w (1 + s)) + (b (1 + s) + t): one gain and one offset an image
   if (x.rank() < 2) throw Error(fmt::format("layer_norm: with scale or shift x is [B, ..., C], got {}", x.shape().to_string()));
   const std::int64_t B = x.size(0);
-  const Tensor s = modulation("layer_norm", "scale", scale, B, C), t = modulation("layer_norm", "shift", shift, B, C);
+  const Tensor s = modulation("layer_norm", "scale", scale, B, C, x), t = modulation("layer_norm", "shift", shift, B, C, x);
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.modulated_layer_norm(x, weight, bias, epsilon, s, t, y);
+    return y;
+  }
   Tensor gains = Tensor::empty({B, C}), offsets = Tensor::empty({B, C});
   const float *w = data_or_null(weight), *b = data_or_null(bias);
   for (std::int64_t i = 0; i < B * C; ++i) {
@@ -188,25 +210,25 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
 
 void layer_norm_(Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
   check_floating("layer_norm_", x);
-  norm_rows("layer_norm_", norm_kernels(cpu::isa()).layer_norm[index_of(x.dtype())], x, weight, bias, eps, x);
+  norm_rows("layer_norm_", RowNorm::layer_norm, x, weight, bias, eps, x);
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
   check_floating("rms_norm", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  norm_rows("rms_norm", norm_kernels(cpu::isa()).rms_norm[index_of(x.dtype())], x, weight, {}, eps, y);
+  norm_rows("rms_norm", RowNorm::rms_norm, x, weight, {}, eps, y);
   return y;
 }
 
 void rms_norm_(Tensor& x, const Tensor& weight, double eps) {
   check_floating("rms_norm_", x);
-  norm_rows("rms_norm_", norm_kernels(cpu::isa()).rms_norm[index_of(x.dtype())], x, weight, {}, eps, x);
+  norm_rows("rms_norm_", RowNorm::rms_norm, x, weight, {}, eps, x);
 }
 
 Tensor simple_norm(const Tensor& x, const Tensor& weight, double eps) {
   check_floating("simple_norm", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
-  norm_rows("simple_norm", norm_kernels(cpu::isa()).simple_norm[index_of(x.dtype())], x, weight, {}, eps, y);
+  norm_rows("simple_norm", RowNorm::simple_norm, x, weight, {}, eps, y);
   return y;
 }
 
@@ -216,17 +238,21 @@ Tensor group_norm(Tensor x, std::int64_t groups, const Tensor& weight, const Ten
   if (x.rank() < 2 || groups <= 0 || C % groups != 0)
     throw Error(fmt::format("group_norm: {} groups of a tensor {}, expected [B, ..., C] with C a multiple of the groups", groups,
                             x.shape().to_string()));
-  check_channels("group_norm", "weight", weight, C);
-  check_channels("group_norm", "bias", bias, C);
+  check_parameters("group_norm", x, weight, bias);
   const std::int64_t B = x.size(0), width = C / groups;
-  const Tensor added = modulation("group_norm", "add", options.add, B, C);
-  const Tensor scale = modulation("group_norm", "scale", options.scale, B, C);
-  const Tensor shift = modulation("group_norm", "shift", options.shift, B, C);
+  const Tensor added = modulation("group_norm", "add", options.add, B, C, x);
+  const Tensor scale = modulation("group_norm", "scale", options.scale, B, C, x);
+  const Tensor shift = modulation("group_norm", "shift", options.shift, B, C, x);
   if (x.numel() == 0) return x;
   Tensor y = x.is_unique() && x.is_contiguous() ? x : Tensor::empty(x.shape(), x.dtype(), x.device());
   const std::int64_t P = x.numel() / B / C;
   const auto positions = static_cast<double>(P), count = static_cast<double>(P * width);
   const Tensor rows = x.contiguous().view({B, P, C});
+  if (cuda::is_on_gpu(x)) {
+    Tensor result = y.view({B, P, C});
+    cuda::backend().ops.group_norm(rows, {groups, weight, bias, eps, added, scale, shift, options.activation}, result);
+    return y;
+  }
 
   // From each channel's moments those of its group; then one gain and one offset a channel: what is added to a channel moves
   // its mean only.
@@ -258,12 +284,16 @@ Tensor global_response_norm(const Tensor& x, const Tensor& weight, const Tensor&
   const std::int64_t C = channels_of("global_response_norm", x);
   if (x.rank() < 2 || !weight.defined() || !bias.defined())
     throw Error(fmt::format("global_response_norm: x is {}, expected [B, ..., C], with weight and bias", x.shape().to_string()));
-  check_channels("global_response_norm", "weight", weight, C);
-  check_channels("global_response_norm", "bias", bias, C);
+  check_parameters("global_response_norm", x, weight, bias);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
   if (x.numel() == 0) return y;
   const std::int64_t B = x.size(0);
   const Tensor rows = x.contiguous().view({B, x.numel() / B / C, C});
+  if (cuda::is_on_gpu(x)) {
+    Tensor result = y.view(rows.shape());
+    cuda::backend().ops.global_response_norm(rows, weight, bias, eps, result);
+    return y;
+  }
   const std::vector<float> zeros(static_cast<std::size_t>(B * C));
   const std::vector<double> squares = column_sums(rows, zeros.data());
   std::vector<float> gain(squares.size()), offset(squares.size());
@@ -297,6 +327,10 @@ void l2_normalize_(Tensor& x, double eps) {
 Tensor softmax(const Tensor& x) {
   const std::int64_t C = channels_of("softmax", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.softmax(x, y);
+    return y;
+  }
   const auto kernel = norm_kernels(cpu::isa()).softmax[index_of(x.dtype())];
   // One row of exponentials a thread, padded to cache lines of its own.
   const std::int64_t line = (C + 31) / 16 * 16;
@@ -320,7 +354,13 @@ Tensor mean(const Tensor& x, int first, int last) {
     (i < f ? outer : i <= l ? positions : inner) *= x.size(i);
     if (i < f || i > l) shape.push_back(x.size(i));
   }
-  const std::vector<double> sums = column_sums(x.contiguous().view({outer, positions, inner}), nullptr);
+  const Tensor rows = x.contiguous().view({outer, positions, inner});
+  if (cuda::is_on_gpu(x)) {
+    Tensor y = Tensor::empty(shape, x.dtype(), x.device()), result = y.view({outer, inner});
+    cuda::backend().ops.mean(rows, result);
+    return y;
+  }
+  const std::vector<double> sums = column_sums(rows, nullptr);
   Tensor y = Tensor::empty(shape, DType::f32, x.device());
   float* values = y.data<float>();
   for (std::size_t i = 0; i < sums.size(); ++i) values[i] = static_cast<float>(sums[i] / static_cast<double>(positions));

@@ -5,6 +5,8 @@
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/cpu/pool.h>
+#include <vitrine/layers/cuda/backend.h>
+#include <vitrine/layers/map_axis.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
@@ -14,15 +16,10 @@ namespace {
 using cpu::bytes_of;
 using cpu::index_of;
 
-// The windows along one axis: output i reads [begin[i], end[i]); `count[i]` positions count for an average.
-struct Windows {
-  std::vector<std::int64_t> begin, end, count;
+using detail::PoolAxis;
 
-  std::int64_t size() const { return static_cast<std::int64_t>(begin.size()); }
-};
-
-Windows sliding_windows(std::string_view op, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
-                        std::int64_t given_end, const Pool2d& pool) {
+PoolAxis sliding_axis(std::string_view op, std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t pad,
+                      std::int64_t given_end, const Pool2d& pool) {
   const std::int64_t pad_end = given_end < 0 ? pad : given_end;
   if (kernel <= 0 || stride <= 0 || pad < 0 || 2 * std::max(pad, pad_end) > kernel)
     throw Error(
@@ -33,35 +30,44 @@ Windows sliding_windows(std::string_view op, std::int64_t size, std::int64_t ker
   std::int64_t outputs = (room + (pool.ceil_mode ? stride - 1 : 0)) / stride + 1;
   // The last window has to start inside the axis or its leading padding.
   if (pool.ceil_mode && (outputs - 1) * stride >= size + pad) --outputs;
-  Windows windows;
-  for (std::int64_t i = 0; i < outputs; ++i) {
-    const std::int64_t first = i * stride - pad, last = std::min(first + kernel, size + pad_end);
-    windows.begin.push_back(std::max<std::int64_t>(first, 0));
-    windows.end.push_back(std::min(last, size));
-    windows.count.push_back(pool.count_include_pad ? last - first : windows.end.back() - windows.begin.back());
-  }
-  return windows;
+  return {size, outputs, false, kernel, stride, pad, pad_end, pool.count_include_pad};
 }
 
-Windows adaptive_windows(std::int64_t size, std::int64_t outputs) {
-  Windows windows;
-  for (std::int64_t i = 0; i < outputs; ++i) {
-    windows.begin.push_back(i * size / outputs);
-    windows.end.push_back(((i + 1) * size + outputs - 1) / outputs);
-    windows.count.push_back(windows.end.back() - windows.begin.back());
-  }
-  return windows;
+PoolAxis adaptive_axis(std::int64_t size, std::int64_t outputs) {
+  return {.size = size, .outputs = outputs, .is_adaptive = true};
 }
+
+// The windows of all outputs.
+struct Windows {
+  explicit Windows(const PoolAxis& axis) {
+    for (std::int64_t i = 0; i < axis.outputs; ++i) {
+      const detail::PoolWindow window = detail::window_at(axis, i);
+      begin.push_back(window.begin);
+      end.push_back(window.end);
+      count.push_back(window.count);
+    }
+  }
+
+  std::vector<std::int64_t> begin, end, count;
+};
 
 void check_map(std::string_view op, const Tensor& x) {
   detail::check_floating(op, x);
   detail::check_rank(op, x, 4, "[B, H, W, C]");
 }
 
-Tensor pool_windows(const Tensor& x, const Windows& rows, const Windows& columns,
-                    const cpu::PoolKernels::Pool (&kernels)[cpu::kFloatTypes]) {
-  const std::int64_t B = x.size(0), C = x.size(3), height = rows.size(), width = columns.size();
+enum class Reduction { average, maximum };
+
+Tensor pool_windows(const Tensor& x, const PoolAxis& row_axis, const PoolAxis& column_axis, Reduction reduction) {
+  const std::int64_t B = x.size(0), C = x.size(3), height = row_axis.outputs, width = column_axis.outputs;
   Tensor y = Tensor::empty({B, height, width, C}, x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.pool(x, row_axis, column_axis, reduction == Reduction::maximum, y);
+    return y;
+  }
+  const Windows rows(row_axis), columns(column_axis);
+  const cpu::PoolKernels& table = cpu::pool_kernels(cpu::isa());
+  const auto& kernels = reduction == Reduction::maximum ? table.maximum : table.average;
   const auto bytes = bytes_of(x);
   const auto kernel = kernels[index_of(x.dtype())];
   std::vector<float> divisors(static_cast<std::size_t>(height * width));
@@ -87,16 +93,16 @@ Tensor pool_windows(const Tensor& x, const Windows& rows, const Windows& columns
 
 Tensor avg_pool2d(const Tensor& x, const Pool2d& pool) {
   check_map("avg_pool2d", x);
-  return pool_windows(x, sliding_windows("avg_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool.pad_end_h, pool),
-                      sliding_windows("avg_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool.pad_end_w, pool),
-                      cpu::pool_kernels(cpu::isa()).average);
+  return pool_windows(x, sliding_axis("avg_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool.pad_end_h, pool),
+                      sliding_axis("avg_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool.pad_end_w, pool),
+                      Reduction::average);
 }
 
 Tensor max_pool2d(const Tensor& x, const Pool2d& pool) {
   check_map("max_pool2d", x);
-  return pool_windows(x, sliding_windows("max_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool.pad_end_h, pool),
-                      sliding_windows("max_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool.pad_end_w, pool),
-                      cpu::pool_kernels(cpu::isa()).maximum);
+  return pool_windows(x, sliding_axis("max_pool2d", x.size(1), pool.kernel_h, pool.stride_h, pool.pad_h, pool.pad_end_h, pool),
+                      sliding_axis("max_pool2d", x.size(2), pool.kernel_w, pool.stride_w, pool.pad_w, pool.pad_end_w, pool),
+                      Reduction::maximum);
 }
 
 Tensor blur_pool2d(const Tensor& x, std::int64_t stride) {
@@ -122,8 +128,7 @@ Tensor adaptive_avg_pool2d(const Tensor& x, std::int64_t height, std::int64_t wi
   check_map("adaptive_avg_pool2d", x);
   if (height < 0 || width < 0 || ((x.size(1) == 0 || x.size(2) == 0) && height * width > 0))
     throw Error(fmt::format("adaptive_avg_pool2d: {} to {}x{}", x.shape().to_string(), height, width));
-  return pool_windows(x, adaptive_windows(x.size(1), height), adaptive_windows(x.size(2), width),
-                      cpu::pool_kernels(cpu::isa()).average);
+  return pool_windows(x, adaptive_axis(x.size(1), height), adaptive_axis(x.size(2), width), Reduction::average);
 }
 
 }  // namespace vitrine

@@ -7,13 +7,14 @@
 //
 // so that rows are independent, for the threads, and no map of intermediate size exists.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/cpu/pool.h>
+#include <vitrine/layers/cuda/backend.h>
+#include <vitrine/layers/map_axis.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
@@ -30,78 +31,32 @@ struct Taps {
   std::vector<float> weight;
 };
 
-float scale_of(std::int64_t in, std::int64_t out, bool align_corners) {
-  if (align_corners) return out > 1 ? static_cast<float>(in - 1) / static_cast<float>(out - 1) : 0.0f;
-  return static_cast<float>(in) / static_cast<float>(out);
-}
-
-float cubic(float x, float a) {  // Keys' kernel
-  x = std::fabs(x);
-  if (x < 1.0f) return ((a + 2.0f) * x - (a + 3.0f)) * x * x + 1.0f;
-  if (x < 2.0f) return (((x - 5.0f) * x + 8.0f) * x - 4.0f) * a;
-  return 0.0f;
-}
-
-float triangle(float x) { return std::max(0.0f, 1.0f - std::fabs(x)); }
-
-Taps plain_taps(std::int64_t in, std::int64_t out, const Resize& options) {
-  const float scale = scale_of(in, out, options.align_corners);
-  const bool is_cubic = options.mode == ResizeMode::bicubic;
+Taps all_taps(const detail::ResizeAxis& axis) {
   Taps t;
-  t.taps = is_cubic ? 4 : 2;
-  for (std::int64_t i = 0; i < out; ++i) {
-    float at = options.align_corners ? scale * static_cast<float>(i) : scale * (static_cast<float>(i) + 0.5f) - 0.5f;
-    if (!is_cubic) at = std::max(at, 0.0f);
-    const auto left = std::min(static_cast<std::int64_t>(std::floor(at)), in - 1);
-    const float fraction = std::clamp(at - static_cast<float>(left), 0.0f, 1.0f);
+  t.taps = detail::taps_of(axis);
+  for (std::int64_t i = 0; i < axis.out; ++i) {
+    const detail::ResizeTaps output = detail::taps_at(axis, i);
     for (std::int64_t k = 0; k < t.taps; ++k) {
-      const std::int64_t offset = is_cubic ? k - 1 : k;
-      t.index.push_back(std::clamp<std::int64_t>(left + offset, 0, in - 1));
-      const float distance = fraction - static_cast<float>(offset);
-      t.weight.push_back(is_cubic ? cubic(distance, -0.75f) : triangle(distance));
+      t.index.push_back(output.index(k));
+      t.weight.push_back(output.weight(k));
     }
-  }
-  return t;
-}
-
-// The kernel is stretched over the reduction, as Pillow does.
-Taps antialias_taps(std::int64_t in, std::int64_t out, const Resize& options) {
-  const float scale = scale_of(in, out, options.align_corners), stretch = std::max(scale, 1.0f);
-  const bool is_cubic = options.mode == ResizeMode::bicubic;
-  const float support = (is_cubic ? 2.0f : 1.0f) * stretch;
-  Taps t;
-  t.taps = static_cast<std::int64_t>(std::ceil(support)) * 2 + 1;
-  for (std::int64_t i = 0; i < out; ++i) {
-    const float center = scale * (static_cast<float>(i) + 0.5f);
-    const std::int64_t first = std::max<std::int64_t>(static_cast<std::int64_t>(center - support + 0.5f), 0);
-    const std::int64_t last = std::min(static_cast<std::int64_t>(center + support + 0.5f), in);
-    const std::int64_t count = std::clamp<std::int64_t>(last - first, 0, t.taps);
-    const std::size_t at = t.weight.size();
-    float total = 0.0f;
-    for (std::int64_t k = 0; k < t.taps; ++k) {
-      const float x = (static_cast<float>(k + first) - center + 0.5f) / stretch;
-      const float w = k < count ? (is_cubic ? cubic(x, -0.5f) : triangle(x)) : 0.0f;
-      total += w;
-      t.weight.push_back(w);
-      t.index.push_back(std::clamp<std::int64_t>(first + std::min(k, count - 1), 0, in - 1));
-    }
-    if (total != 0.0f)
-      for (std::size_t k = at; k < t.weight.size(); ++k) t.weight[k] /= total;
   }
   return t;
 }
 
 std::vector<std::int64_t> nearest_index(std::int64_t in, std::int64_t out) {
-  const float scale = scale_of(in, out, false);
   std::vector<std::int64_t> index(static_cast<std::size_t>(out));
-  for (std::int64_t i = 0; i < out; ++i)
-    index[static_cast<std::size_t>(i)] = std::min(static_cast<std::int64_t>(std::floor(static_cast<float>(i) * scale)), in - 1);
+  for (std::int64_t i = 0; i < out; ++i) index[static_cast<std::size_t>(i)] = detail::nearest_at(in, out, i);
   return index;
 }
 
 Tensor resize_nearest(const Tensor& x, std::int64_t height, std::int64_t width) {
   const std::int64_t B = x.size(0), C = x.size(3);
   Tensor y = Tensor::empty({B, height, width, C}, x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::backend().ops.resize_nearest(x, y);
+    return y;
+  }
   const std::vector<std::int64_t> rows = nearest_index(x.size(1), height), columns = nearest_index(x.size(2), width);
   const auto bytes = bytes_of(x), pixel = C * bytes;
   const auto* source = static_cast<const std::byte*>(x.raw());
@@ -132,11 +87,18 @@ Tensor resize(const Tensor& images, std::int64_t height, std::int64_t width, con
     if (options.antialias || options.align_corners) throw Error("resize: nearest takes neither antialias nor align_corners");
     return resize_nearest(images, height, width);
   }
+  static constexpr detail::TapKind kKinds[2][2] = {{detail::TapKind::linear, detail::TapKind::antialias_linear},
+                                                   {detail::TapKind::cubic, detail::TapKind::antialias_cubic}};
+  const detail::TapKind kind = kKinds[options.mode == ResizeMode::bicubic][options.antialias];
+  const detail::ResizeAxis row_axis{H, height, kind, options.align_corners}, column_axis{W, width, kind, options.align_corners};
+  Tensor y = Tensor::empty({B, height, width, C}, images.dtype(), images.device());
+  if (cuda::is_on_gpu(images)) {
+    cuda::backend().ops.resize(images, row_axis, column_axis, y);
+    return y;
+  }
   const bool lines = W == 1 || images.stride(2) == C;
   const Tensor x = lines ? images : images.contiguous();  // rows may be strided, pixels of a row are adjacent
-  Tensor y = Tensor::empty({B, height, width, C}, x.dtype(), x.device());
-  const auto taps_of = options.antialias ? antialias_taps : plain_taps;
-  const Taps vertical = taps_of(H, height, options), horizontal = taps_of(W, width, options);
+  const Taps vertical = all_taps(row_axis), horizontal = all_taps(column_axis);
   const auto& kernels = cpu::pool_kernels(cpu::isa());
   const auto blend_rows = kernels.blend_rows[index_of(x.dtype())];
   const auto blend_columns = kernels.blend_columns[index_of(x.dtype())];

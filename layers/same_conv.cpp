@@ -15,7 +15,8 @@ SamePadding same_padding(std::int64_t n, std::int64_t kernel, std::int64_t strid
 Tensor pad_around(const Tensor& x, const SamePadding& rows, const SamePadding& columns) {
   const std::int64_t H = x.size(1), W = x.size(2);
   if (rows.begin + rows.end + columns.begin + columns.end == 0) return x;
-  Tensor padded = Tensor::zeros({x.size(0), rows.begin + H + rows.end, columns.begin + W + columns.end, x.size(3)}, x.dtype());
+  Tensor padded =
+      Tensor::zeros({x.size(0), rows.begin + H + rows.end, columns.begin + W + columns.end, x.size(3)}, x.dtype(), x.device());
   Tensor inside = padded.slice(1, rows.begin, rows.begin + H).slice(2, columns.begin, columns.begin + W);
   copy_(inside, x);
   return padded;

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/memory.h>
 #include <vitrine/layers/ops.h>
 
@@ -82,11 +83,12 @@ std::int64_t checked_numel(const Shape& shape, DType dtype) {
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
-  if (device.type != DeviceType::cpu) throw Error("this build of Vitrine has no CUDA backend: tensors live on the cpu");
   const std::int64_t n = checked_numel(shape, dtype);
   Tensor t;
   const std::size_t bytes = static_cast<std::size_t>(n) * size_of(dtype);
-  auto block = Context::current().dry_run() ? allocate_untouched(bytes) : allocate(bytes);
+  auto block = Context::current().dry_run()      ? allocate_untouched(bytes)
+               : device.type == DeviceType::cuda ? cuda::backend().runtime.allocate(bytes, device)
+                                                 : allocate(bytes);
   t.data_ = static_cast<std::byte*>(block.get());
   t.storage_ = std::move(block);
   t.shape_ = shape;
@@ -98,7 +100,11 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  if (!Context::current().dry_run()) std::memset(t.data_, 0, t.bytes());  // its memory is zero already
+  if (Context::current().dry_run()) return t;  // its memory is zero already
+  if (device.type == DeviceType::cuda)
+    cuda::backend().runtime.set_zero(t.data_, t.bytes(), device);
+  else
+    std::memset(t.data_, 0, t.bytes());
   return t;
 }
 
@@ -264,9 +270,18 @@ Tensor Tensor::clone() const {
 
 Tensor Tensor::to(DType dtype) const { return dtype == dtype_ ? *this : cast(*this, dtype); }
 
+Tensor Tensor::to(Device device) const {
+  if (device == device_ || !defined()) return *this;
+  const Tensor from = contiguous();
+  Tensor t = empty(shape_, dtype_, device);
+  if (!Context::current().dry_run() && numel() > 0)
+    cuda::backend().runtime.copy(t.data_, device, from.data_, device_, from.bytes());
+  return t;
+}
+
 float Tensor::item() const {
   if (numel() != 1) throw Error(fmt::format("item: a tensor {} is not one element", shape_.to_string()));
-  return *to(DType::f32).data<float>();
+  return *to(Device{}).to(DType::f32).data<float>();
 }
 
 // Ops rely on a contiguous last axis; one of a single element is that whatever its stride was.
@@ -281,6 +296,8 @@ void Tensor::check_last_axis(std::string_view op, const Tensor& from) {
 
 void Tensor::check_type(bool right) const {
   if (!right) throw Error(fmt::format("a tensor of {} was read as another type", name_of(dtype_)));
+  if (device_.type != DeviceType::cpu)
+    throw Error(fmt::format("the values of a tensor {} on cuda:{} are asked for on the CPU", shape_.to_string(), device_.index));
 }
 
 }  // namespace vitrine

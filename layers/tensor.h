@@ -81,6 +81,7 @@ class VITRINE_API Tensor {
   bool is_contiguous() const;
   bool is_unique() const { return storage_ != nullptr && storage_.use_count() == 1; }  // nobody else shares the storage
 
+  // The elements, for code that runs on the CPU: throws Error for a tensor on a GPU, which `to` brings here.
   template <typename T>
   T* data() {
     check_type(holds<T>(dtype_));
@@ -91,7 +92,7 @@ class VITRINE_API Tensor {
     check_type(holds<T>(dtype_));
     return reinterpret_cast<const T*>(data_);
   }
-  void* raw() { return data_; }
+  void* raw() { return data_; }  // on the tensor's device
   const void* raw() const { return data_; }
 
   // Views: no copies. Each throws Error where the request is out of range or strides do not allow it.
@@ -106,7 +107,9 @@ class VITRINE_API Tensor {
   Tensor contiguous() const;     // itself where it is contiguous, else a copy
   Tensor clone() const;          // a contiguous copy
   Tensor to(DType dtype) const;  // itself where the dtype is the same
-  float item() const;            // of a one-element tensor
+  // Itself where it is there already, else a contiguous copy. To the CPU: waits for what the context's stream was given before.
+  Tensor to(Device device) const;
+  float item() const;  // of a one-element tensor
 
  private:
   void check_type(bool right) const;

@@ -35,8 +35,8 @@ Tensor doubled_taps(const Tensor& weight) {
 
 UpsampleConv2d::UpsampleConv2d(const Weights& w, std::int64_t in, std::int64_t out, const UpsampleConv2dOptions& options) {
   const Tensor weight = w.get("weight", {out, in, 3, 3}), bias = options.bias ? w.get("bias", {out}) : Tensor();
-  doubled_ =
-      ConvTranspose2d(doubled_taps(weight), bias, w.dtype(), {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}, w.path());
+  doubled_ = ConvTranspose2d(doubled_taps(weight), bias, w.dtype(), w.device(),
+                             {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}, w.path());
   if (options.any_size) resized_ = Conv2d(w, in, out, 3, 3, {.pad_h = 1, .pad_w = 1, .bias = options.bias});
   w.release("weight");
 }

@@ -118,6 +118,10 @@ Tensor Weights::get(std::string_view name, const Shape& shape, DType dtype) cons
   return stored.to(dtype);  // outside of the lock: threads convert side by side
 }
 
+Tensor Weights::on_device(std::string_view name, const Shape& shape, DType dtype) const {
+  return get(name, shape, dtype).to(device());
+}
+
 void Weights::release(std::string_view name) const { source().release(full(name)); }
 
 void Weights::ignore(std::string_view name) const {

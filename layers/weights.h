@@ -65,7 +65,10 @@ class VITRINE_API Weights {
   std::optional<Shape> shape_of(std::string_view name) const;
 
   // PATH.name as stored, contiguous, in `dtype`; zeros of that shape where it is missing or has another shape.
+  // On the CPU, for layers that make something of it.
   Tensor get(std::string_view name, const Shape& shape, DType dtype = DType::f32) const;
+  // The same on device(), for parameters that the ops take as they are.
+  Tensor on_device(std::string_view name, const Shape& shape, DType dtype = DType::f32) const;
   // The caller has made its own copy (packed weights): the file's pages of PATH.name may go.
   void release(std::string_view name) const;
   // Marks everything that starts with PATH.name as used, for what a model deliberately leaves out.

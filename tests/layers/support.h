@@ -38,7 +38,7 @@ inline std::vector<float> values(const Tensor& t) {
 inline Tensor strided(const Tensor& t) {
   Shape wide = t.shape();
   for (int i = 0; i < wide.rank(); ++i) wide[i] += 3;
-  Tensor room = Tensor::full(wide, 77.0f, t.dtype());
+  Tensor room = Tensor::full(wide, 77.0f, t.dtype()).to(t.device());
   for (int i = 0; i < wide.rank(); ++i) room = room.slice(i, 1, 1 + t.size(i));
   copy_(room, t);
   return room;
