@@ -11,7 +11,9 @@
 
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 
@@ -50,7 +52,7 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
     if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
       throw Error(fmt::format("attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
                               name_of(t->dtype()), name_of(q.dtype())));
-    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("attention: {} is not on the cpu", name));
+    detail::check_same_device("attention", q, *t);
   }
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != v.size(2) ||
       k.size(3) != q.size(3))
@@ -67,6 +69,7 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
                               t.shape().to_string(), q.size(2), q.size(1) + k.size(1) - 1));
   }
   validate_logits_input(options.mask, "mask", DType::boolean, q, k);
+  for (const Tensor* t : {&options.bias, &options.distance_bias, &options.mask}) detail::check_same_device("attention", q, *t);
 }
 
 // The definition, one query after another; what the kernels are compared with.
@@ -113,7 +116,7 @@ void run_reference(const Problem& p) {
 
 template <cpu::Isa kIsa>
 std::string can_run_flash(const Problem& p) {
-  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  if (std::string reason = detail::lacks(kIsa, p.q); !reason.empty()) return reason;
   if (p.q.size(3) > cpu::kFlashMaxDim) return fmt::format("head_dim {} is above {}", p.q.size(3), cpu::kFlashMaxDim);
   if (p.k.size(1) == 0) return "there are no keys";
   return {};
@@ -159,14 +162,26 @@ void run_flash(const Problem& p) {
   cpu::flash_attention(kIsa, f);
 }
 
+std::string can_run_cuda(const Problem& p) {
+  if (std::string reason = detail::is_elsewhere(DeviceType::cuda, p.q); !reason.empty()) return reason;
+  if (std::max(p.q.size(3), p.v.size(3)) > cpu::kFlashMaxDim)
+    return fmt::format("head_dim {} is above {}", p.q.size(3), cpu::kFlashMaxDim);
+  return {};
+}
+void run_cuda(const Problem& p) {
+  cuda::attention_ops().attention(
+      {p.q, p.k, p.v, p.scale, p.options.is_causal, p.options.bias, p.options.distance_bias, p.options.mask, p.out});
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda", can_run_cuda, run_cuda},
 #if defined(VITRINE_X86)
     {"flash_avx512_bf16", can_run_flash<cpu::Isa::avx512_bf16>, run_flash<cpu::Isa::avx512_bf16>},
     {"flash_avx512", can_run_flash<cpu::Isa::avx512>, run_flash<cpu::Isa::avx512>},
     {"flash_avx2", can_run_flash<cpu::Isa::avx2>, run_flash<cpu::Isa::avx2>},
 #endif
     {"flash_scalar", can_run_flash<cpu::Isa::scalar>, run_flash<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.q); }, run_reference},
 };
 
 }  // namespace

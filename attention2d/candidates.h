@@ -9,6 +9,7 @@
 
 #include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/tensor.h>
 
 namespace vitrine::detail {
 
@@ -23,6 +24,15 @@ struct Candidate {
 inline std::string lacks(cpu::Isa wanted) {
   if (wanted <= cpu::isa()) return {};
   return fmt::format("needs {}, {} is in force", cpu::name_of(wanted), cpu::name_of(cpu::isa()));
+}
+
+// The same for a kernel on the CPU, of a tensor of the problem.
+inline std::string lacks(cpu::Isa wanted, const Tensor& x) {
+  return x.device().type == DeviceType::cpu ? lacks(wanted) : std::string("the tensors are on a GPU");
+}
+inline std::string is_elsewhere(DeviceType wanted, const Tensor& x) {
+  if (x.device().type == wanted) return {};
+  return wanted == DeviceType::cpu ? "the tensors are on a GPU" : "the tensors are on the CPU";
 }
 
 // `impl` is a candidate's name, or the part of names before "_TARGET" ("flash" for "flash_avx2"); empty: any.

@@ -15,19 +15,21 @@ namespace {
 
 struct Found {
   const Backend* backend = nullptr;
+  void* library = nullptr;
   std::string reason;
 };
 
 Found load() {
 #if defined(VITRINE_CUDA)
   const detail::LoadedLibrary library = detail::load_beside("libvitrine_cuda.so");
-  if (!library.handle) return {nullptr, fmt::format("the CUDA part of Vitrine did not load: {}", library.reason)};
+  if (!library.handle) return {nullptr, nullptr, fmt::format("the CUDA part of Vitrine did not load: {}", library.reason)};
   const auto entry = reinterpret_cast<const Backend* (*)()>(dlsym(library.handle, "vitrine_cuda_backend"));
   const Backend* backend = entry ? entry() : nullptr;
-  if (!backend || backend->version != VITRINE_VERSION) return {nullptr, "libvitrine_cuda.so is of another version of Vitrine"};
-  return {backend, {}};
+  if (!backend || backend->version != VITRINE_VERSION)
+    return {nullptr, nullptr, "libvitrine_cuda.so is of another version of Vitrine"};
+  return {backend, library.handle, {}};
 #else
-  return {nullptr, "this build of Vitrine has no CUDA (cmake -DVITRINE_CUDA=ON)"};
+  return {nullptr, nullptr, "this build of Vitrine has no CUDA (cmake -DVITRINE_CUDA=ON)"};
 #endif
 }
 
@@ -47,6 +49,8 @@ const Backend& backend() {
 }
 
 std::string_view why_no_backend() { return replacement || found().backend ? std::string_view() : found().reason; }
+
+void* library_symbol(const char* name) { return found().library ? dlsym(found().library, name) : nullptr; }
 
 void set_backend(const Backend* backend) { replacement = backend; }
 

@@ -90,6 +90,9 @@ VITRINE_API const Backend& backend();
 VITRINE_API std::string_view why_no_backend();         // empty: there is one
 VITRINE_API void set_backend(const Backend* backend);  // for tests; null: the library's own
 
+// A further table of the same library (attention2d/cuda/backend.h): its function `name`, or null where the library has none.
+VITRINE_API void* library_symbol(const char* name);
+
 inline bool is_on_gpu(const Tensor& x) { return x.device().type == DeviceType::cuda; }
 
 }  // namespace vitrine::cuda

@@ -17,7 +17,7 @@ std::unique_ptr<const detail::PackedConv> pack_conv(const detail::ConvShape& sha
 namespace vitrine::cuda {
 
 // Those of this build: `name` of each is ops::name.
-#define VITRINE_CUDA_ENTRY(name, arguments) ops::name,
+#define VITRINE_CUDA_ENTRY(name, arguments) vitrine::cuda::ops::name,
 #define VITRINE_CUDA_ALL_OPS VITRINE_CUDA_OPS(VITRINE_CUDA_ENTRY)
 
 }  // namespace vitrine::cuda

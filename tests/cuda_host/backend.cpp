@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include <vitrine/attention2d/cuda/ops.h>
 #include <vitrine/layers/cuda/ops.h>
 
 #include "cuda_host/device_memory.h"
@@ -29,10 +30,14 @@ void reset_peak(Device) { reset_peak_device_memory(); }
 
 constexpr Runtime kRuntime{devices, allocate, copy, set_zero, synchronize, memory, reset_peak};
 constexpr Ops kOps{VITRINE_CUDA_ALL_OPS ops::pack_linear, ops::pack_conv};
+constexpr AttentionOps kAttention{VITRINE_CUDA_ALL_ATTENTION};
 constexpr Backend kBackend{"host harness", kRuntime, kOps};
 
 }  // namespace
 
-void install() { set_backend(&kBackend); }
+void install() {
+  set_backend(&kBackend);
+  set_attention_ops(&kAttention);
+}
 
 }  // namespace vitrine::cuda::emulation

@@ -1,0 +1,16 @@
+// The functions behind the table of backend.h, from the sources with kernels.
+#pragma once
+
+#include <vitrine/attention2d/cuda/backend.h>
+
+namespace vitrine::cuda::ops {
+
+VITRINE_CUDA_ATTENTION(VITRINE_CUDA_DECLARE)
+
+}  // namespace vitrine::cuda::ops
+
+namespace vitrine::cuda {
+
+#define VITRINE_CUDA_ALL_ATTENTION VITRINE_CUDA_ATTENTION(VITRINE_CUDA_ENTRY)
+
+}  // namespace vitrine::cuda
