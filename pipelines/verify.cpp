@@ -40,7 +40,7 @@ void judge(const Tensor& output, const Tensor& stored, const Judgement& judgemen
   if (stored.numel() != count || (stride == 1 && stored.rank() == output.rank() && !(stored.shape() == output.shape())))
     throw Error(fmt::format("{}: shape is {}, expected {} values of stride {} as {}", judgement.output,
                             output.shape().to_string(), stored.numel(), stride, stored.shape().to_string()));
-  const Tensor a = output.contiguous().to(DType::f32), b = stored.contiguous().to(DType::f32);
+  const Tensor a = output.to(Device{}).contiguous().to(DType::f32), b = stored.contiguous().to(DType::f32);
   const float *x = a.data<float>(), *y = b.data<float>();
   const bool by_value = judgement.measure == "max_abs";
   double max_abs = 0, difference = 0, reference = 0;

@@ -22,12 +22,13 @@ Tensor run_attention(const AttentionCase& c) {
   AttentionOptions options;
   options.scale = c.scale();
   options.is_causal = c.value("is_causal", false);
-  options.bias = c.input("bias", true);
+  options.bias = c.input("bias", true).to(c.device());
   if (const Tensor source = c.input("mask_source", true); source.defined()) {
     const float threshold = c.value("mask_threshold", 0.0f);
     options.mask = Tensor::empty(source.shape(), DType::boolean);
     std::transform(source.data<float>(), source.data<float>() + source.numel(), options.mask.data<bool>(),
                    [threshold](float value) { return value > threshold; });
+    options.mask = options.mask.to(c.device());
   }
   options.impl = c.impl;
   return attention(c.tensor("query"), c.tensor("key"), c.tensor("value"), options);
@@ -44,7 +45,7 @@ Tensor run_neighborhood_attention(const AttentionCase& c) {
   c.per_axis("stride", axes, options.stride);
   c.per_axis("is_causal", axes, options.is_causal);
   options.scale = c.scale();
-  if (const auto shape = c.weights.shape_of("rpb")) options.rpb = c.weights.get("rpb", *shape);
+  if (const auto shape = c.weights.shape_of("rpb")) options.rpb = c.weights.on_device("rpb", *shape);
   options.additional_keys = c.tensor("additional_keys", true);
   options.additional_values = c.tensor("additional_values", true);
   options.impl = c.impl;
@@ -74,7 +75,7 @@ Tensor run_clear_attention(const AttentionCase& c) {
   options.down_factor = c.value<std::int64_t>("down_factor", 0);
   options.proportional = c.value("proportional", false);
   if (const auto shape = c.weights.shape_of("spatial_weight"); shape && options.down_factor > 0)
-    options.spatial_weight = c.weights.get("spatial_weight", *shape);
+    options.spatial_weight = c.weights.on_device("spatial_weight", *shape);
   options.impl = c.impl;
   return clear_attention(c.tensor("query"), c.tensor("key"), c.tensor("value"), options);
 }

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/backbone.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 #include <vitrine/pipelines/detail/verify_generation.h>
@@ -82,10 +83,11 @@ void run_backbone_case(const Json& entry, const CaseContext& context, VerifyRow&
   if (shape.rank() != 4) throw Error(fmt::format("input is {}, expected [B, C, H, W]", shape.to_string()));
   const std::string model_name = entry_point(entry.at("source").get<std::string>());
   const auto build = [&](DType dtype) {
-    return create_model(model_name, Weights(weights, {.dtype = dtype, .device = {}}), arguments);
+    return create_model(model_name, Weights(weights, {.dtype = dtype, .device = Context::current().device()}), arguments);
   };
   const auto model = build(context.dtype);
-  const Tensor images = nchw_to_nhwc(synthetic_tensor(input.at("name").get<std::string>(), shape));
+  const Tensor images =
+      nchw_to_nhwc(synthetic_tensor(input.at("name").get<std::string>(), shape)).to(Context::current().device());
   const auto pass = [&](DType dtype) { return run(dtype == context.dtype ? *model : *build(dtype), images, outputs); };
   const auto got =
       entry.contains("smallest_topk_margin") ? pass_with_exact_choices(context.dtype, pass, row) : pass(context.dtype);

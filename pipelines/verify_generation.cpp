@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 #include <vitrine/pipelines/detail/verify_generation.h>
@@ -75,7 +76,8 @@ Tensor case_input(const Json& input) {
 }
 
 Weights case_weights(const Json& parameters, const CaseContext& context) {
-  return Weights(synthetic_weights(entries_of(read_json(path_in(context, parameters)))), {.dtype = context.dtype, .device = {}});
+  return Weights(synthetic_weights(entries_of(read_json(path_in(context, parameters)))),
+                 {.dtype = context.dtype, .device = Context::current().device()});
 }
 
 Arguments case_arguments(const Json& entry, const char* network) {
@@ -100,7 +102,7 @@ void judge_outputs(const Json& entry, const CaseContext& context, const std::map
   for (const auto& [name, expected] : entry.at("outputs").items()) {
     const auto found = got.find(name);
     if (found == got.end()) throw Error(fmt::format("the model does not give the output {}", name));
-    const Tensor output = found->second.contiguous().to(DType::f32);
+    const Tensor output = found->second.to(Device{}).contiguous().to(DType::f32);
     const Shape shape = shape_of(expected.at("shape"));
     if (!(output.shape() == shape))
       throw Error(fmt::format("{} is {}, expected {}", name, output.shape().to_string(), shape.to_string()));

@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
@@ -25,22 +26,24 @@ class AttentionCase {
       : dtype(context.dtype),
         impl(context.impl),
         attributes(entry.at("attributes")),
-        weights(synthetic_weights(entries_of(entry.at("parameters"))), WeightsOptions{.dtype = dtype, .device = {}}) {
+        weights(synthetic_weights(entries_of(entry.at("parameters"))), WeightsOptions{.dtype = dtype, .device = device()}) {
     for (const auto& [argument, input] : entry.at("inputs").items())
       inputs_.emplace(argument, synthetic_tensor(input.at("name").get<std::string>(), shape_of(input.at("shape"))));
   }
 
-  // An input in f32; undefined where an optional one is not given.
+  static Device device() { return Context::current().device(); }
+
+  // An input in f32, on the CPU; undefined where an optional one is not given.
   Tensor input(const std::string& argument, bool optional = false) const {
     const auto it = inputs_.find(argument);
     if (it != inputs_.end()) return it->second;
     if (!optional) throw Error(fmt::format("the case has no input '{}'", argument));
     return {};
   }
-  // In the type to compute in.
+  // In the type to compute in, where it is computed.
   Tensor tensor(const std::string& argument, bool optional = false) const {
     const Tensor t = input(argument, optional);
-    return t.defined() ? t.to(dtype) : t;
+    return t.defined() ? t.to(dtype).to(device()) : t;
   }
 
   bool given(const char* attribute) const { return attributes.contains(attribute) && !attributes[attribute].is_null(); }
