@@ -16,6 +16,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/cuda/linear.h>
 #include <vitrine/layers/cuda/ops.h>
 #include <vitrine/layers/error.h>
 
@@ -195,7 +196,7 @@ CudaDevices devices() {
 }
 
 constexpr Runtime kRuntime{devices, allocate, copy, set_zero, synchronize, memory, reset_peak_memory};
-constexpr Ops kOps{VITRINE_CUDA_ALL_OPS ops::pack_linear, ops::pack_conv};
+constexpr Ops kOps{VITRINE_CUDA_ALL_OPS pack_linear_cublas, ops::pack_conv};
 constexpr Backend kBackend{VITRINE_VERSION, kRuntime, kOps};
 
 }  // namespace

@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# All the work for a GPU in one go, for a machine that has one and a CUDA toolkit: builds for its architecture (or takes a build that
+# was carried there), runs the tests and reference cases on it in f32, f16 and bf16, NVIDIA's checkers on a small set, and the
+# benchmarks beside PyTorch. Results are files in OUT, with the GPU named.
+#
+#   tests/gpu.sh OUT                     builds in build/gpu, needs the set-up of tests/run.sh
+#   tests/gpu.sh --pack FILE.tar.xz      on a machine that has built for the GPU's architecture: what the other one lacks, in one file
+#   tests/gpu.sh --packed FILE.tar.xz OUT
+#
+# Every part runs, whatever failed before it; the exit status is 1 where one did.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+shared=${VITRINE_SHARED_DIR:-$root/../shared}
+
+die() { printf 'gpu.sh: %s\n' "$*" >&2; exit 1; }
+
+# The command, the tests, the libraries that they need and a GPU machine may lack, the models and the reference cases.
+pack() {
+  local file=$1 build=$root/build folder wanted
+  for wanted in vitrine test_cuda_gpu libvitrine_cuda.so; do
+    [ -e "$build/$wanted" ] || die "build/$wanted is not there: cmake --build build first"
+  done
+  folder=$(mktemp -d) || die "no temporary folder"
+  mkdir -p "$folder/lib" "$folder/data" "$folder/shared"
+  cp "$build/vitrine" "$build/test_cuda_gpu" "$folder/"
+  cp -L "$build/libvitrine.so.0" "$build/libvitrine_cuda.so" "$folder/lib/"
+  # All but what every machine with a driver has, and the toolkit's large ones.
+  ldd "$build/vitrine" "$build/test_cuda_gpu" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
+    grep -vE '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*|libcuda|libcublas[^/]*|libvitrine[^/]*)\.so' |
+    xargs -I{} cp -L {} "$folder/lib/"
+  strip --strip-debug "$folder"/lib/*.so* "$folder/vitrine" "$folder/test_cuda_gpu" 2>/dev/null
+  cp -r "$root/weights/shipped" "$folder/data/weights"
+  cp -r "$root/weights/labels" "$folder/data/labels"
+  for wanted in goldens images; do
+    [ -d "$shared/$wanted" ] && cp -r "$shared/$wanted" "$folder/shared/"
+  done
+  tar -C "$folder" -cJf "$file" . || die "$file could not be written"
+  rm -rf "$folder"
+  ls -l "$file"
+}
+
+if [ "${1:-}" = --pack ]; then
+  [ $# = 2 ] || die "usage: tests/gpu.sh --pack FILE.tar.xz"
+  pack "$2"
+  exit
+fi
+packed=
+if [ "${1:-}" = --packed ]; then
+  [ $# = 3 ] || die "usage: tests/gpu.sh --packed FILE.tar.xz OUT"
+  packed=$2
+  shift 2
+fi
+out=${1:-}
+[ -n "$out" ] || die "usage: tests/gpu.sh [--packed FILE.tar.xz] OUT"
+mkdir -p "$out" || die "$out cannot be made"
+command -v nvidia-smi >/dev/null || die "there is no nvidia-smi: this is for a machine with a GPU"
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1)
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
+[ -n "$gpu" ] || die "nvidia-smi names no GPU"
+date -u "+%F, $gpu" | tee "$out/machine.txt"
+
+if [ -n "$packed" ]; then
+  bin=$(mktemp -d)
+  tar -C "$bin" -xf "$packed" || die "$packed cannot be unpacked"
+  export VITRINE_DATA=$bin/data VITRINE_SHARED_DIR=$bin/shared
+  shared=$bin/shared
+  # cuBLASLt: of the toolkit, or of PyTorch's packages.
+  cublas=$(ldconfig -p | awk '/libcublasLt.so/ {print $NF; exit}')
+  [ -n "$cublas" ] || cublas=$(find / -name 'libcublasLt.so.1*' -not -path '/proc/*' 2>/dev/null | head -n 1)
+  export LD_LIBRARY_PATH=$bin/lib:$(dirname "${cublas:-/none}"):${LD_LIBRARY_PATH:-}
+else
+  bin=$root/build/gpu
+  arch=$capability
+  [ "$capability" = 90 ] && arch=90a
+  cmake -S "$root" -B "$bin" -G Ninja -DVITRINE_CUDA=ON -DVITRINE_CUDA_ARCHITECTURES="$arch" -DVITRINE_BUILD_EXAMPLES=OFF \
+    -DCMAKE_PREFIX_PATH="$root/build/venv" >"$out/build.log" 2>&1 &&
+    cmake --build "$bin" --target vitrine_command vitrine_cuda test_cuda_gpu >>"$out/build.log" 2>&1 || die "the build failed: $out/build.log"
+fi
+
+failed=()
+started=$SECONDS
+# part NAME SECONDS COMMAND...: its output in OUT/NAME.txt.
+part() {
+  local name=$1 limit=$2
+  shift 2
+  printf '\n== %s (after %d s)\n' "$name" $((SECONDS - started))
+  timeout "$limit" "$@" >"$out/$name.txt" 2>&1 || failed+=("$name")
+  tail -n 6 "$out/$name.txt"
+}
+
+part info 30 "$bin/vitrine" info --device cuda
+part tests 150 "$bin/test_cuda_gpu"
+for cases in attention backbones generation; do
+  for dtype in f32 f16 bf16; do
+    [ -e "$shared/goldens/$cases/cases.json" ] &&
+      part "verify_${cases}_$dtype" 60 "$bin/vitrine" verify "$shared/goldens/$cases/cases.json" --device cuda --dtype "$dtype"
+  done
+done
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck; do
+    part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device"
+  done
+fi
+python=${VITRINE_PYTHON:-python3}
+if "$python" -c 'import torch, timm; assert torch.cuda.is_available()' 2>/dev/null; then
+  part bench_models 150 "$python" "$root/tests/bench/gpu_models.py" --vitrine "$bin/vitrine" --out "$out/bench_models.md"
+else
+  printf '\nno PyTorch with timm that sees the GPU: only our own times\n'
+  for model in vit_base_patch16_224 swin_tiny_patch4_window7_224 nat_mini dit_xl_2; do
+    part "bench_$model" 40 "$bin/vitrine" benchmark "$model" --device cuda --dtype bf16 --batch-size 64 --seconds 3
+  done
+fi
+
+printf '\n== %d s; ' $((SECONDS - started))
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed: %s\n' "${failed[*]}" | tee "$out/failed.txt"
+  exit 1
+fi
+printf 'all parts passed\n'
