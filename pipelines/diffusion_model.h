@@ -56,8 +56,8 @@ class VITRINE_API DiffusionModel {
   int steps() const;                     // where the user asks for none: the checkpoint's, else the pipeline's
   double guidance() const;               //
   const std::string& scheduler() const;  // JSON, for create_sampler
-  // The sampler for it: empty, its own, or one that takes the place of a scheduler that is not known (SD 1.5 names PNDM), which
-  // warnings() say.
+  // The sampler for it: empty, its own, or one that takes the place of a scheduler that is not known, which is one of
+  // warnings().
   const std::string& sampler() const;
   const std::vector<std::string>& classes() const;   // as many as the denoiser has, or empty: unknown
   const std::vector<std::string>& warnings() const;  // a line each

@@ -224,11 +224,11 @@ TEST_CASE("folders that are not whole") {
 TEST_CASE("a scheduler that is not known is replaced, and it is said by what") {
   const Pipeline pipeline("sd");
   std::ofstream(pipeline.path() + "/scheduler/scheduler_config.json")
-      << R"({"_class_name":"PNDMScheduler","beta_schedule":"scaled_linear","beta_start":0.00085,"beta_end":0.012,)"
+      << R"({"_class_name":"LMSDiscreteScheduler","beta_schedule":"scaled_linear","beta_start":0.00085,"beta_end":0.012,)"
       << R"("lambda_min_clipped":-Infinity,"skip_prk_steps":true,"set_alpha_to_one":false,"steps_offset":1,"num_train_timesteps":1000})";
   const Generator generator = pipeline.generator();
   REQUIRE(generator.model().warnings().size() == 1);
-  CHECK(generator.model().warnings()[0].find("PNDMScheduler is not known, dpmpp-2m takes its place") != std::string::npos);
+  CHECK(generator.model().warnings()[0].find("LMSDiscreteScheduler is not known, dpmpp-2m takes its place") != std::string::npos);
   GenerateJob job = job_of(pipeline.given);
   const Image picture = generator.generate(job)[0];
   job.sampler = "dpmpp-2m";
