@@ -48,7 +48,7 @@ TEST_CASE("generate draws with every pipeline of diffusers") {
     write_diffusion_folder(name, folder / name);
     const DiffusionCase given = diffusion_case(name);
     const RunResult result =
-        generate(given.arguments() + std::vector<std::string>{"--model", folder / name, "--out", folder / "o.png"});
+        generate(given.arguments(folder.path()) + std::vector<std::string>{"--model", folder / name, "--out", folder / "o.png"});
     INFO(result.err);
     REQUIRE(result.code == 0);
     CHECK(largest_difference(vitrine::read_image(folder / "o.png"), given.expected) <= 1);
@@ -61,7 +61,7 @@ TEST_CASE("generate: the attention of a denoiser can be another") {
   write_diffusion_folder("flux", folder / "flux");
   const auto draw = [&](const std::string& name, const std::string& attention, const std::string& out) {
     std::vector<std::string> arguments =
-        diffusion_case(name).arguments() + std::vector<std::string>{"--model", folder / name, "--out", folder / out};
+        diffusion_case(name).arguments(folder.path()) + std::vector<std::string>{"--model", folder / name, "--out", folder / out};
     if (!attention.empty()) arguments = arguments + std::vector<std::string>{"--attention", attention};
     const RunResult result = generate(arguments);
     INFO(result.err);
@@ -73,7 +73,7 @@ TEST_CASE("generate: the attention of a denoiser can be another") {
   CHECK(draw("flux", "clear:radius=100", "c.png") == flux);  // sees all
   CHECK(draw("sd", "agent:ratio=0.5", "d.png") != draw("sd", "", "e.png"));
   check_error(
-      generate(diffusion_case("flux").arguments() +
+      generate(diffusion_case("flux").arguments(folder.path()) +
                std::vector<std::string>{"--model", folder / "flux", "--attention", "clear:raduis=2", "--out", folder / "f.png"}),
       1, "raduis");
 }

@@ -30,7 +30,8 @@ void serve_pipeline(FakeHub& hub, const std::string& name, const std::string& fo
 }
 
 std::vector<std::string> to_draw(const std::string& name, const std::string& model, const std::string& out) {
-  std::vector<std::string> arguments = vitrine::test::diffusion_case(name).arguments();
+  std::vector<std::string> arguments =
+      vitrine::test::diffusion_case(name).arguments(std::filesystem::path(out).parent_path().string());
   arguments.insert(arguments.begin(), {"generate", "--quiet", "--no-metadata", "--model", model, "--out", out});
   return arguments;
 }

@@ -25,6 +25,9 @@ GenerateJob job_of(const DiffusionCase& c) {
   job.steps = c.call["num_inference_steps"].get<int>();
   job.guidance = c.call["guidance_scale"].get<double>();
   job.seed = c.seed;
+  job.image = c.picture;
+  job.mask = c.mask;
+  if (c.picture) job.strength = 1;
   return job;
 }
 
@@ -124,6 +127,23 @@ TEST_CASE("from a picture, and within a mask") {
       changed += !same;
     }
   CHECK(changed > 200);
+}
+
+TEST_CASE("a network that fills in pictures needs one and a mask") {
+  const Pipeline pipeline("inpaint");
+  const Generator generator = pipeline.generator();
+  GenerateJob job = job_of(pipeline.given);
+  job.count = job.batch_size = 2;
+  const auto both = generator.generate(job);
+  CHECK(largest_difference(both[0], pipeline.given.expected) <= 1);
+  CHECK(both[1].pixels != both[0].pixels);
+  for (const auto part : {&GenerateJob::image, &GenerateJob::mask}) {
+    GenerateJob less = job;
+    less.*part = std::nullopt;
+    const std::string message = error_of([&] { generator.complete(less); });
+    CHECK(message.find(part == &GenerateJob::image ? "a mask needs a picture" : "fills in pictures: give one and a mask") !=
+          std::string::npos);
+  }
 }
 
 TEST_CASE("progress, previews and stopping") {
