@@ -20,9 +20,9 @@ struct Linear::Impl {
 
 namespace {
 
-std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device,
+std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tensor& bias, const WeightsOptions& options,
                                                 const std::string& where) {
-  if (device.type != DeviceType::cpu) throw Error(fmt::format("linear {}: this build has no CUDA backend", where));
+  if (options.device.type != DeviceType::cpu) throw Error(fmt::format("linear {}: this build has no CUDA backend", where));
   if (weight.rank() != 2 || weight.dtype() != DType::f32)
     throw Error(fmt::format("linear {}: weight is {} {}, expected f32 [out, in]", where, name_of(weight.dtype()),
                             weight.shape().to_string()));
@@ -33,7 +33,8 @@ std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tens
   impl->in = weight.size(1);
   impl->out = weight.size(0);
   impl->where = where;
-  impl->packed = cpu::pack_linear(weight.contiguous(), bias.defined() ? bias.contiguous() : bias, dtype);
+  impl->packed =
+      cpu::pack_linear(weight.contiguous(), bias.defined() ? bias.contiguous() : bias, options.dtype, {}, options.int8_weights);
   return impl;
 }
 
@@ -73,12 +74,15 @@ Tensor read_matrix(const Weights& w, std::int64_t in, std::int64_t out) {
 Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
   auto [weight, bias] = read_parameters(w, in, out, options);
   if (bias.defined() && !options.scale.defined()) bias = bias.clone();  // what is mapped need not stay so for a few bytes
-  impl_ = make_linear(weight, bias, w.dtype(), w.device(), w.path());
+  impl_ = make_linear(weight, bias, w.options(), w.path());
   w.release("weight");
 }
 
 Linear::Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device)
-    : impl_(make_linear(weight, bias, dtype, device, "")) {}
+    : Linear(weight, bias, WeightsOptions{.dtype = dtype, .device = device}) {}
+
+Linear::Linear(const Tensor& weight, const Tensor& bias, const WeightsOptions& options)
+    : impl_(make_linear(weight, bias, options, "")) {}
 
 std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<const std::int64_t> outs,
                                  const LinearOptions& options) {
@@ -87,7 +91,7 @@ std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<co
   std::int64_t begin = 0;
   for (const std::int64_t out : outs) {
     parts.emplace_back(weight.slice(0, begin, begin + out), bias.defined() ? bias.slice(0, begin, begin + out).clone() : Tensor(),
-                       w.dtype(), w.device());
+                       w.options());
     begin += out;
   }
   w.release("weight");

@@ -146,7 +146,9 @@ struct DiffusionModel::Parts {
   void open_denoiser(const std::string& name, const std::string& weights);
   void open_vae(const fs::path& path);
   void apply_attention();
-  WeightsOptions computing() const { return {.dtype = options.dtype, .device = options.device}; }
+  WeightsOptions computing() const {
+    return {.dtype = options.dtype, .device = options.device, .int8_weights = options.int8_weights};
+  }
   std::unique_ptr<Denoiser> build_denoiser() const {
     return create_denoiser(architecture, Weights(denoiser_weights, computing()), arguments);
   }

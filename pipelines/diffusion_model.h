@@ -32,7 +32,8 @@ struct DiffusionModelOptions {
   std::int64_t text_tokens = 0;  // that T5 reads; 0: as many as the pipeline does
   DType dtype = DType::f32;
   Device device{};
-  FetchProgress progress{};  // of downloads
+  bool int8_weights = false;  // as in WeightsOptions: of denoiser and text encoders
+  FetchProgress progress{};   // of downloads
 };
 
 // What the options lead to, with the parts still on disk: configurations are read, weights are mapped.

@@ -108,6 +108,25 @@ TEST_CASE("generate: pixels depend on neither batch nor threads, and --from repe
   check_error(generate({"--from", folder / "7.png", "--out", folder / "8.png"}), 1, "does not say how it was made");
 }
 
+TEST_CASE("generate: int8 weights are a setting of the picture") {
+  const Folder folder;
+  const auto draw = [&](const std::vector<std::string>& more, const std::string& out) {
+    const RunResult result = generate(more + std::vector<std::string>{"--out", folder / out});
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return vitrine::read_image(folder / out);
+  };
+  const auto exact = draw(kSneaker, "1.png"),
+             rounded = draw(kSneaker + std::vector<std::string>{"--weights-dtype", "i8"}, "2.png");
+  CHECK(rounded.pixels != exact.pixels);
+  CHECK(largest_difference(rounded, exact) < 80);  // of 255: the same sneaker
+  CHECK(settings_of(folder / "2.png")["weights_dtype"] == "i8");
+  CHECK(!settings_of(folder / "1.png").contains("weights_dtype"));
+  CHECK(draw({"--from", folder / "2.png"}, "3.png").pixels == rounded.pixels);
+  check_error(generate(kSneaker + std::vector<std::string>{"--weights-dtype", "bf16", "--out", folder / "4.png"}), 2,
+              "'bf16', expected i8; else weights have the type that is computed in (--dtype)");
+}
+
 TEST_CASE("generate: a folder gets a file a picture, and keeps what it has") {
   const Folder folder;
   const auto arguments = std::vector<std::string>{"--class", "Bag", "Coat",  "--count",         "3", "--steps", "3",
