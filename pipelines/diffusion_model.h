@@ -24,8 +24,10 @@ struct DiffusionModelOptions {
   // A shipped model ("dit_fashion"), a folder, one of the Hugging Face hub ("hf:OWNER/NAME"), or a published denoiser of
   // list_denoisers() ("DiT-XL/2") with its weights.
   std::string model{};
-  std::string weights{};  // of the denoiser, in the place of the model's own
-  std::string vae{};      // a folder with an autoencoder's config.json and weights, in the place of the model's own
+  // Of the denoiser, in the place of the model's own. Of a whole pipeline's file (CompVis's and Stability's names) the
+  // autoencoder and the CLIP encoders are taken, too; the folder has the configurations and tokenizers.
+  std::string weights{};
+  std::string vae{};  // a folder with an autoencoder's config.json and weights, in the place of the model's own
   // The attention of the denoiser: "clear:radius=8,down=2" (FLUX, SD3), "linfusion:weights=FILE" and "agent:ratio=0.5" (U-Nets),
   // "neighborhood:kernel_size=5", "window:...", "linear" (DiT); empty: its own.
   std::string attention{};
