@@ -196,7 +196,7 @@ AgentAttentionSd::AgentAttentionSd(const Weights& w, const AgentAttentionSdConfi
   const std::int64_t inner = c.num_heads * c.head_dim;
   const Tensor weights[] = {(w / "to_q").get("weight", {inner, c.dim}), (w / "to_k").get("weight", {inner, c.dim}),
                             (w / "to_v").get("weight", {inner, c.dim})};
-  qkv = Linear(concat(weights, 0), {}, w.dtype(), w.device());
+  qkv = Linear(concat(weights, 0), {}, w.options());
   to_q = Linear(w / "to_q", c.dim, inner, {.bias = false});
   to_out = Linear(w / "to_out" / "0", inner, c.dim);
 }

@@ -59,7 +59,7 @@ Linear merged(const Weights& conv, const Weights& norm, std::int64_t dim, std::i
     b = static_cast<float>((static_cast<double>(b) - mean.data<float>()[o]) * scale + beta.data<float>()[o]);
   }
   conv.release("weight");
-  return Linear(weight, bias, conv.dtype(), conv.device());
+  return Linear(weight, bias, conv.options());
 }
 
 }  // namespace

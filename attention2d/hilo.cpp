@@ -30,7 +30,7 @@ HiLoAttention::HiLoAttention(const Weights& w, const HiLoConfig& c) : config(c) 
   };
   read("h_qkv", 3 * hi);
   read("l_q", lo);
-  from_x = Linear(concat(weights, 0), c.qkv_bias ? concat(biases, 0) : Tensor(), w.dtype(), w.device());
+  from_x = Linear(concat(weights, 0), c.qkv_bias ? concat(biases, 0) : Tensor(), w.options());
   if (hi > 0) h_proj = Linear(w / "h_proj", hi, hi);
   if (lo > 0) {
     l_kv = Linear(w / "l_kv", c.dim, 2 * lo, {.bias = c.qkv_bias});

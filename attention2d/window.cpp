@@ -141,7 +141,7 @@ WindowAttentionV2::WindowAttentionV2(const Weights& w, const WindowAttentionV2Co
     std::copy_n(v.data<float>(), c.dim, qkv_bias.data<float>() + 2 * c.dim);
     pad_value = w.get("v_bias", {c.dim}, w.dtype()).view({c.num_heads, c.dim / c.num_heads});
   }
-  qkv = Linear(weight, qkv_bias, w.dtype(), w.device());
+  qkv = Linear(weight, qkv_bias, w.options());
   w.release("qkv.weight");
   const Tensor logit_scale = w.get("logit_scale", {c.num_heads, 1, 1});
   head_scale = Tensor::empty({c.num_heads});

@@ -1,6 +1,7 @@
 #include <vitrine/backbones/clip_text.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include <fmt/format.h>
@@ -8,12 +9,42 @@
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/backbones/tokens.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/weights/sources.h>
 
 namespace vitrine {
 
 using detail::require;
 
 namespace {
+
+// open_clip's names, whose query, key and value are one matrix, and whose projection is the transpose of ours.
+constexpr NameRule kOpenClip[] = {
+    {R"(token_embedding\.weight)", "embeddings.token_embedding.weight"},
+    {R"(positional_embedding)", "embeddings.position_embedding.weight"},
+    {R"(transformer\.resblocks\.(\d+)\.ln_([12])\.(.*))", "encoder.layers.$1.layer_norm$2.$3"},
+    {R"(transformer\.resblocks\.(\d+)\.attn\.in_proj_(.*))", "encoder.layers.$1.self_attn.in_proj.$2"},
+    {R"(transformer\.resblocks\.(\d+)\.attn\.out_proj\.(.*))", "encoder.layers.$1.self_attn.out_proj.$2"},
+    {R"(transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.*))", "encoder.layers.$1.mlp.fc1.$2"},
+    {R"(transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.*))", "encoder.layers.$1.mlp.fc2.$2"},
+    {R"(ln_final\.(.*))", "final_layer_norm.$1"},
+    {R"(text_projection)", "text_projection.transposed"},
+    {R"((text_projection\..*))", "$1"},
+    {".*", ""},  // the tower of pictures, the scale of logits
+};
+constexpr NameMap kNames[] = {{"transformer.resblocks.0.ln_1.weight", kOpenClip}};
+
+// Where the files of whole pipelines have their text encoders: by their number, and what stands before the names.
+struct InPipeline {
+  int index;
+  std::string_view prefix;
+};
+constexpr InPipeline kInPipelines[] = {{0, "cond_stage_model.transformer."},         // Stable Diffusion 1
+                                       {0, "cond_stage_model.model."},               // 2
+                                       {0, "conditioner.embedders.0.transformer."},  // XL
+                                       {0, "conditioner.embedders.0.model."},        // its refiner
+                                       {1, "conditioner.embedders.1.model."}};
+
+bool is_parameter(const Weights& w, std::string_view name) { return !w.source().is_open() && w.has(name); }
 
 void validate(const ClipTextConfig& c) {
   constexpr std::int64_t kMost = 1 << 20;  // far above any model, and safe to multiply
@@ -37,7 +68,9 @@ ClipTextModel::Layer::Layer(const Weights& w, const ClipTextConfig& c)
       activation(detail::parse_hidden_act(c.name, "hidden_act", c.hidden_act)),
       layer_norm1(w / "layer_norm1", c.hidden_size, c.layer_norm_eps),
       layer_norm2(w / "layer_norm2", c.hidden_size, c.layer_norm_eps),
-      qkv(detail::stack_rows(w / "self_attn", {"q_proj", "k_proj", "v_proj"}, c.hidden_size, c.hidden_size, true)),
+      qkv(is_parameter(w / "self_attn" / "in_proj", "weight")
+              ? Linear(w / "self_attn" / "in_proj", c.hidden_size, 3 * c.hidden_size)
+              : detail::stack_rows(w / "self_attn", {"q_proj", "k_proj", "v_proj"}, c.hidden_size, c.hidden_size, true)),
       out_proj(w / "self_attn" / "out_proj", c.hidden_size, c.hidden_size),
       fc1(w / "mlp" / "fc1", c.hidden_size, c.intermediate_size),
       fc2(w / "mlp" / "fc2", c.intermediate_size, c.hidden_size) {}
@@ -54,18 +87,39 @@ Tensor ClipTextModel::Layer::operator()(Tensor x, const Tensor& mask) const {
 ClipTextModel::ClipTextModel(const Weights& weights, ClipTextConfig config) : config_(std::move(config)) {
   validate(config_);
   const ClipTextConfig& c = config_;
+  const bool open_clip = is_parameter(weights, kNames[0].marker);
+  rename_parameters(weights, kNames);
+  // Stable Diffusion 2 leaves the last layer out, which is in its files.
+  if (open_clip) weights.ignore(fmt::format("encoder.layers.{}.", c.num_hidden_layers));
   const bool prefixed = weights.has("text_model.embeddings.token_embedding.weight");
   const Weights w = prefixed ? weights / "text_model" : weights, embeddings = w / "embeddings";
   token_embedding_ = detail::TokenEmbedding(embeddings / "token_embedding", c.vocab_size, c.hidden_size);
   position_embedding_ = (embeddings / "position_embedding").get("weight", {c.max_position_embeddings, c.hidden_size}, w.dtype());
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) layers_.emplace_back(w / "encoder" / "layers" / i, c);
   final_norm_ = LayerNorm(w / "final_layer_norm", c.hidden_size, c.layer_norm_eps);
-  if (c.projection) text_projection_ = Linear(weights / "text_projection", c.hidden_size, c.projection_dim, {.bias = false});
+  if (const Weights p = weights / "text_projection"; c.projection && is_parameter(p, "transposed"))
+    text_projection_ = Linear(permute(p.get("transposed", {c.hidden_size, c.projection_dim}), std::array{1, 0}), {}, p.options());
+  else if (c.projection)
+    text_projection_ = Linear(p, c.hidden_size, c.projection_dim, {.bias = false});
   embeddings.ignore("position_ids");  // 0, 1, 2, ...
   for (const char* other : {"vision_model.", "visual_projection.", "logit_scale"}) weights.ignore(other);
   if (!c.projection) weights.ignore("text_projection.");
   weights.check(c.name);
   parameters_ = weights.parameters();
+}
+
+std::shared_ptr<const WeightSource> clip_in_pipeline(const std::shared_ptr<const WeightSource>& file, int index) {
+  const std::vector<std::string> names = file->names();
+  for (const InPipeline& place : kInPipelines) {
+    const auto inside = [&](const std::string& name) { return name.starts_with(place.prefix); };
+    if (place.index != index || std::none_of(names.begin(), names.end(), inside)) continue;
+    std::string pattern;
+    for (const char c : place.prefix) pattern += c == '.' ? std::string("\\.") : std::string(1, c);
+    pattern += "(.*)";
+    const NameRule rules[] = {{pattern, "$1"}, {".*", ""}};
+    return renamed(file, rules);
+  }
+  return nullptr;
 }
 
 Tensor ClipTextModel::end_of_text(const Tensor& ids) const {

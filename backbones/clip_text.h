@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,8 @@ VITRINE_API ClipTextConfig parse_clip_text_config(const Arguments& arguments);
 
 class VITRINE_API ClipTextModel {
  public:
-  // Names may have "text_model." in front, or not; what else a whole CLIP model has (vision) is left alone. Throws Error.
+  // Names may have "text_model." in front, or not, or be open_clip's; what else a whole CLIP model has (vision) is left alone.
+  // Throws Error.
   ClipTextModel(const Weights& w, ClipTextConfig config);
 
   struct States {
@@ -70,5 +72,9 @@ class VITRINE_API ClipTextModel {
   Linear text_projection_;
   std::int64_t parameters_ = 0;
 };
+
+// The text encoder of this number, from 0, in the file of a whole pipeline by its authors (CompVis, Stability); null: it has
+// none.
+VITRINE_API std::shared_ptr<const WeightSource> clip_in_pipeline(const std::shared_ptr<const WeightSource>& file, int index);
 
 }  // namespace vitrine

@@ -34,7 +34,9 @@ Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double di
 }
 
 Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out, bool bias) {
-  Linear linear(w.get("weight", {out, in}), bias ? w.get("bias", {out}) : Tensor(), DType::f32, w.device());
+  WeightsOptions options = w.options();
+  options.dtype = DType::f32;
+  Linear linear(w.get("weight", {out, in}), bias ? w.get("bias", {out}) : Tensor(), options);
   w.release("weight");
   return linear;
 }

@@ -93,8 +93,8 @@ Flux::SingleBlock::SingleBlock(const Weights& w, const FluxConfig& c)
   const std::int64_t dim = dim_of(c), columns = dim + hidden_of(c);
   const Weights out = w / "proj_out";
   const Tensor weight = out.get("weight", {dim, columns});
-  proj_out_attn = Linear(weight.slice(1, 0, dim).contiguous(), out.get("bias", {dim}), w.dtype(), w.device());
-  proj_out_mlp = Linear(weight.slice(1, dim, columns).contiguous(), {}, w.dtype(), w.device());
+  proj_out_attn = Linear(weight.slice(1, 0, dim).contiguous(), out.get("bias", {dim}), w.options());
+  proj_out_mlp = Linear(weight.slice(1, dim, columns).contiguous(), {}, w.options());
   out.release("weight");
 }
 

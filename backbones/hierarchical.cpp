@@ -113,7 +113,7 @@ PatchMerging::PatchMerging(const Weights& w, std::int64_t dim, std::int64_t out,
     norm.bias = row_by_row(norm.bias, dim);
   }
   const Weights r = w / "reduction";
-  reduction = Linear(row_by_row(r.get("weight", {out, 4 * dim}), dim), Tensor(), w.dtype(), w.device());
+  reduction = Linear(row_by_row(r.get("weight", {out, 4 * dim}), dim), Tensor(), w.options());
   r.release("weight");
 }
 

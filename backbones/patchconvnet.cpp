@@ -61,8 +61,7 @@ PatchConvNet::TokenBlock::TokenBlock(const Weights& w, const PatchConvNetConfig&
   const LinearOptions bias{.bias = c.qkv_bias};
   q = Linear(attn / "q", dim, dim, bias);
   const Tensor both = concat(std::array{k.get("weight", {dim, dim}), v.get("weight", {dim, dim})}, 0);
-  kv = Linear(both, c.qkv_bias ? concat(std::array{k.get("bias", {dim}), v.get("bias", {dim})}, 0) : Tensor(), w.dtype(),
-              w.device());
+  kv = Linear(both, c.qkv_bias ? concat(std::array{k.get("bias", {dim}), v.get("bias", {dim})}, 0) : Tensor(), w.options());
   proj = Linear(attn / "proj", dim, dim, {.scale = w.get("gamma_1", {dim})});
   const auto hidden = static_cast<std::int64_t>(static_cast<double>(dim) * c.mlp_ratio_clstk);
   mlp = Mlp(w / "mlp", dim, hidden, Activation::gelu, {.scale = w.get("gamma_2", {dim})});

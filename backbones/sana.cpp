@@ -55,13 +55,13 @@ Sana::MixFfn::MixFfn(const Weights& w, std::int64_t dim, std::int64_t hidden)
     : conv_point(w / "conv_point", hidden, dim, {.bias = false, .scale = {}}) {
   const std::int64_t wide = 2 * hidden;
   const Weights in = w / "conv_inverted", depth = w / "conv_depth";
-  conv_inverted = Linear(gate_first(in.get("weight", {wide, dim, 1, 1}).view({wide, dim})), gate_first(in.get("bias", {wide})),
-                         w.dtype(), w.device());
+  conv_inverted =
+      Linear(gate_first(in.get("weight", {wide, dim, 1, 1}).view({wide, dim})), gate_first(in.get("bias", {wide})), w.options());
   in.release("weight");
   const Weights swapped(memory_weights({{"weight", gate_first(depth.get("weight", {wide, 1, 3, 3}))},
                                         {"bias", gate_first(depth.get("bias", {wide}))}},
                                        depth.path()),
-                        {.dtype = w.dtype(), .device = w.device()});
+                        w.options());
   conv_depth = Conv2d(swapped, wide, wide, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = wide});
 }
 

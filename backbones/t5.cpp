@@ -65,7 +65,9 @@ T5Encoder::Block T5Encoder::make_block(const Weights& w, bool has_bias) const {
   block.wi = gated_ ? detail::stack_rows(feed_forward, {"wi_0", "wi_1"}, c.d_model, c.d_ff, false)
                     : Linear(feed_forward / "wi", c.d_model, c.d_ff, {.bias = false});
   const Weights wo = feed_forward / "wo";
-  block.wo = Linear(wo.get("weight", {c.d_model, c.d_ff}), {}, dtype_ == DType::f16 ? DType::f32 : dtype_, w.device());
+  WeightsOptions options = w.options();
+  if (dtype_ == DType::f16) options.dtype = DType::f32;
+  block.wo = Linear(wo.get("weight", {c.d_model, c.d_ff}), {}, options);
   wo.release("weight");
   if (has_bias)
     block.bias_table = (attention / "relative_attention_bias").get("weight", {c.relative_attention_num_buckets, c.num_heads});

@@ -99,7 +99,7 @@ Linear stack_rows(const Weights& w, std::span<const LinearPart> parts) {
     biases.push_back(part.bias.defined() ? part.bias : Tensor::zeros({part.weight.size(0)}));
     any_bias = any_bias || part.bias.defined();
   }
-  return Linear(concat(weights, 0), any_bias ? concat(biases, 0) : Tensor(), w.dtype(), w.device());
+  return Linear(concat(weights, 0), any_bias ? concat(biases, 0) : Tensor(), w.options());
 }
 
 Linear stack_rows(const Weights& w, std::initializer_list<std::string_view> names, std::int64_t in, std::int64_t out, bool bias) {
@@ -130,7 +130,7 @@ SelfAttention::SelfAttention(const Weights& w, const SelfAttentionConfig& config
   } else if (c.qkv_fused) {
     const Tensor biases[] = {w.get("q_bias", {c.dim}), Tensor::zeros({c.dim}), w.get("v_bias", {c.dim})};
     const Weights qkv = w / "qkv";
-    qkv_ = Linear(qkv.get("weight", {3 * c.dim, c.dim}), concat(biases, 0), w.dtype(), w.device());
+    qkv_ = Linear(qkv.get("weight", {3 * c.dim, c.dim}), concat(biases, 0), w.options());
     qkv.release("weight");
   } else {
     std::vector<LinearPart> parts;

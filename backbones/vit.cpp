@@ -197,9 +197,8 @@ class ParallelScalingBlock final : public Vit::Block {
     const Weights in = w / "in_proj", out = w / "out_proj";
     const Tensor weight = in.get("weight", {rows, dim});
     const Tensor bias = c.qkv_bias ? in.get("bias", {rows}) : Tensor();
-    fc1_ = Linear(weight.slice(0, 0, hidden), c.qkv_bias ? bias.slice(0, 0, hidden) : w.get("mlp_bias", {hidden}), w.dtype(),
-                  w.device());
-    qkv_ = Linear(weight.slice(0, hidden, rows), c.qkv_bias ? bias.slice(0, hidden, rows) : Tensor(), w.dtype(), w.device());
+    fc1_ = Linear(weight.slice(0, 0, hidden), c.qkv_bias ? bias.slice(0, 0, hidden) : w.get("mlp_bias", {hidden}), w.options());
+    qkv_ = Linear(weight.slice(0, hidden, rows), c.qkv_bias ? bias.slice(0, hidden, rows) : Tensor(), w.options());
     in.release("weight");
     const Tensor scale = c.init_values ? layer_scale(w / "ls", c) : Tensor();
     if (c.block == VitBlock::parallel_scaling) {
@@ -217,8 +216,8 @@ class ParallelScalingBlock final : public Vit::Block {
       both = multiply(both, scale.view({dim, 1}));
       if (out_bias.defined()) out_bias = multiply(out_bias, scale);
     }
-    attn_out_ = Linear(both.slice(1, 0, dim).contiguous(), out_bias, w.dtype(), w.device());
-    fc2_ = Linear(both.slice(1, dim, dim + hidden).contiguous(), Tensor(), w.dtype(), w.device());
+    attn_out_ = Linear(both.slice(1, 0, dim).contiguous(), out_bias, w.options());
+    fc2_ = Linear(both.slice(1, dim, dim + hidden).contiguous(), Tensor(), w.options());
     out.release("weight");
   }
 

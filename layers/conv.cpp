@@ -79,17 +79,17 @@ BuiltConv checked(bool transposed, std::string where, std::int64_t in, std::int6
   return built;
 }
 
-void pack(BuiltConv& built, const Tensor& weight, const Tensor& bias, DType dtype, Device device) {
-  built.device = device;
+void pack(BuiltConv& built, const Tensor& weight, const Tensor& bias, const WeightsOptions& options) {
+  built.device = options.device;
   const auto& [transposed, in, out, kernel_h, kernel_w, o] = built.shape;
   const bool pointwise = !transposed && kernel_h == 1 && kernel_w == 1 && o.stride_h == 1 && o.stride_w == 1 && o.groups == 1 &&
                          o.pad_h == 0 && o.pad_w == 0 && o.pad_end_h == 0 && o.pad_end_w == 0;
   if (pointwise)
-    built.pointwise = Linear(weight.view({out, in}), bias, dtype, device);
-  else if (device.type == DeviceType::cuda && !Context::current().dry_run())
-    built.packed = cuda::backend().ops.pack_conv(built.shape, weight.contiguous(), bias, dtype, device);
+    built.pointwise = Linear(weight.view({out, in}), bias, options);
+  else if (options.device.type == DeviceType::cuda && !Context::current().dry_run())
+    built.packed = cuda::backend().ops.pack_conv(built.shape, weight.contiguous(), bias, options.dtype, options.device);
   else
-    built.packed = cpu::pack_conv(built.shape, weight, bias, dtype);
+    built.packed = cpu::pack_conv(built.shape, weight, bias, options.dtype);
 }
 
 BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_h,
@@ -100,7 +100,7 @@ BuiltConv build(bool transposed, const Weights& w, std::int64_t in, std::int64_t
   Tensor weight = w.get("weight", stored);
   Tensor bias = options.bias ? w.get("bias", {out}).clone() : Tensor();
   if (bn && options.bn_eps > 0) fold_batch_norm(weight, bias, *bn, options.bn_eps, built.shape);
-  pack(built, weight, bias, w.dtype(), w.device());
+  pack(built, weight, bias, w.options());
   w.release("weight");
   return built;
 }
@@ -115,7 +115,7 @@ BuiltConv build_transposed(const Tensor& weight, const Tensor& bias, DType dtype
     throw Error(fmt::format("conv_transpose2d {}: bias is {} {}, expected f32 [{}]", where, name_of(bias.dtype()),
                             bias.shape().to_string(), out));
   BuiltConv built = checked(true, std::move(where), weight.size(0), out, weight.size(2), weight.size(3), options);
-  pack(built, weight.contiguous(), bias.defined() ? bias.clone() : bias, dtype, device);
+  pack(built, weight.contiguous(), bias.defined() ? bias.clone() : bias, {.dtype = dtype, .device = device});
   return built;
 }
 

@@ -23,7 +23,7 @@ struct Linear::Impl {
 
 namespace {
 
-std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device,
+std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tensor& bias, const WeightsOptions& options,
                                                 const std::string& where) {
   if (weight.rank() != 2 || weight.dtype() != DType::f32)
     throw Error(fmt::format("linear {}: weight is {} {}, expected f32 [out, in]", where, name_of(weight.dtype()),
@@ -35,11 +35,14 @@ std::shared_ptr<const Linear::Impl> make_linear(const Tensor& weight, const Tens
   impl->in = weight.size(1);
   impl->out = weight.size(0);
   impl->where = where;
-  impl->device = device;
+  impl->device = options.device;
   const Tensor matrix = weight.contiguous(), vector = bias.defined() ? bias.contiguous() : bias;
-  const bool on_gpu = device.type == DeviceType::cuda && !Context::current().dry_run();
-  impl->packed =
-      on_gpu ? cuda::backend().ops.pack_linear(matrix, vector, dtype, device) : cpu::pack_linear(matrix, vector, dtype);
+  if (options.device.type == DeviceType::cpu || Context::current().dry_run()) {
+    impl->packed = cpu::pack_linear(matrix, vector, options.dtype, {}, options.int8_weights);
+    return impl;
+  }
+  if (options.int8_weights) throw Error(fmt::format("linear {}: int8 weights are for the CPU only", where));
+  impl->packed = cuda::backend().ops.pack_linear(matrix, vector, options.dtype, options.device);
   return impl;
 }
 
@@ -79,12 +82,15 @@ Tensor read_matrix(const Weights& w, std::int64_t in, std::int64_t out) {
 Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options) {
   auto [weight, bias] = read_parameters(w, in, out, options);
   if (bias.defined() && !options.scale.defined()) bias = bias.clone();  // what is mapped need not stay so for a few bytes
-  impl_ = make_linear(weight, bias, w.dtype(), w.device(), w.path());
+  impl_ = make_linear(weight, bias, w.options(), w.path());
   w.release("weight");
 }
 
 Linear::Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device)
-    : impl_(make_linear(weight, bias, dtype, device, "")) {}
+    : Linear(weight, bias, WeightsOptions{.dtype = dtype, .device = device}) {}
+
+Linear::Linear(const Tensor& weight, const Tensor& bias, const WeightsOptions& options)
+    : impl_(make_linear(weight, bias, options, "")) {}
 
 std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<const std::int64_t> outs,
                                  const LinearOptions& options) {
@@ -93,7 +99,7 @@ std::vector<Linear> split_linear(const Weights& w, std::int64_t in, std::span<co
   std::int64_t begin = 0;
   for (const std::int64_t out : outs) {
     parts.emplace_back(weight.slice(0, begin, begin + out), bias.defined() ? bias.slice(0, begin, begin + out).clone() : Tensor(),
-                       w.dtype(), w.device());
+                       w.options());
     begin += out;
   }
   w.release("weight");

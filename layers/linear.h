@@ -34,6 +34,7 @@ class VITRINE_API Linear {
   Linear(const Weights& w, std::int64_t in, std::int64_t out, const LinearOptions& options = {});
   // From tensors at hand: weight f32 [out, in], bias f32 [out] or undefined; computes in `dtype`.
   Linear(const Tensor& weight, const Tensor& bias, DType dtype, Device device = {});
+  Linear(const Tensor& weight, const Tensor& bias, const WeightsOptions& options);  // as the parameters of a cursor
 
   bool defined() const { return impl_ != nullptr; }
   std::int64_t in_features() const;

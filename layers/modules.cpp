@@ -49,7 +49,7 @@ PatchEmbed::PatchEmbed(const Weights& w, std::int64_t in, std::int64_t dim, std:
   // [dim, in, p_h, p_w] -> [dim, p_h, p_w, in], the order in which patchify lays a patch out
   const int axes[] = {0, 2, 3, 1};
   const Tensor weight = permute(w.get("weight", {dim, in, patch_h, patch_w}), axes).view({dim, patch_h * patch_w * in});
-  proj = Linear(weight, bias ? w.get("bias", {dim}) : Tensor(), w.dtype(), w.device());
+  proj = Linear(weight, bias ? w.get("bias", {dim}) : Tensor(), w.options());
   w.release("weight");
 }
 

@@ -82,6 +82,7 @@ Weights Weights::operator/(std::int64_t index) const { return *this / std::strin
 
 DType Weights::dtype() const { return state_->options.dtype; }
 Device Weights::device() const { return state_->options.device; }
+const WeightsOptions& Weights::options() const { return state_->options; }
 const WeightSource& Weights::source() const { return *state_->source; }
 std::shared_ptr<const WeightSource> Weights::shared_source() const { return state_->source; }
 void Weights::replace_source(std::shared_ptr<const WeightSource> source) const { state_->source = std::move(source); }

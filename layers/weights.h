@@ -44,6 +44,8 @@ class VITRINE_API WeightSource {
 struct WeightsOptions {
   DType dtype = DType::f32;  // in which the layers compute
   Device device;
+  // Linear layers (and 1x1 convolutions) keep their weights as int8 with a scale for each output, a quarter of f32.
+  bool int8_weights = false;
 };
 
 class VITRINE_API Weights {
@@ -55,6 +57,7 @@ class VITRINE_API Weights {
   const std::string& path() const { return path_; }  // "blocks.3.attn"
   DType dtype() const;
   Device device() const;
+  const WeightsOptions& options() const;
   const WeightSource& source() const;
   // For a source under other names: all cursors of this tree read from `source` from here on. Before anything is read.
   std::shared_ptr<const WeightSource> shared_source() const;

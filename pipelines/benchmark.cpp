@@ -40,12 +40,19 @@ std::pair<std::string, std::int64_t> split_size(const std::string& name) {
 // Held by the process beside what is being measured: taken before building.
 struct Building {
   Building() : before(memory_stats().in_use) { reset_peak_memory(); }
-  void finish(BenchmarkRow& row) {
+  void finish(BenchmarkRow& row, const BenchmarkOptions& options) {
+    row.dtype = name_of(options.dtype);
+    row.int8_weights = options.int8_weights;
     row.weight_bytes = memory_stats().in_use - before;
+    if (row.int8_weights) row.parameter_bytes = row.weight_bytes;
     peak = memory_stats().peak - before;
   }
   std::int64_t before, peak = 0;
 };
+
+WeightsOptions computing(const BenchmarkOptions& options) {
+  return {.dtype = options.dtype, .device = {}, .int8_weights = options.int8_weights};
+}
 
 // Fills in the row's times, rates and peaks.
 void time_passes(const std::function<void()>& pass, const BenchmarkOptions& options, const Building& building,
@@ -105,18 +112,17 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   if (height > 0) arguments["img_size"] = fmt::format("[{},{}]", height, width);
 
   Building building;
-  const auto model = create_model(model_name, Weights(synthetic_weights(), {.dtype = options.dtype, .device = {}}), arguments);
+  const auto model = create_model(model_name, Weights(synthetic_weights(), computing(options)), arguments);
   const ModelInfo& info = model->info();
   BenchmarkRow row;
   row.name = name;
-  row.dtype = name_of(options.dtype);
   row.batch_size = options.batch_size;
   row.height = info.preprocess.height;
   row.width = info.preprocess.width;
   row.threads = Context::current().threads();
   row.parameters = info.parameters;
   row.parameter_bytes = info.parameter_bytes;
-  building.finish(row);
+  building.finish(row, options);
 
   const Tensor images =
       synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels}).to(options.dtype);
@@ -125,6 +131,7 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
 }
 
 BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options) {
+  if (options.int8_weights) throw Error(fmt::format("attention case '{}': int8 weights are for models and denoisers", text));
   if (options.height > 0) throw Error(fmt::format("attention case '{}': its sizes are in its name, no image size applies", text));
   const auto run = [&](const auto& f) {
     try {
@@ -143,13 +150,12 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
                     options.impl));
   BenchmarkRow row;
   row.name = text;
-  row.dtype = name_of(options.dtype);
   row.batch_size = options.batch_size;
   row.tokens = problem.tokens;
   row.threads = Context::current().threads();
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
-  building.finish(row);
+  building.finish(row, options);
   run([&] { time_passes([&] { problem.run(options.impl); }, options, building, row); });
   return row;
 }
@@ -162,15 +168,14 @@ BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOption
   if (is_generation_case(text)) {
     if (options.height > 0)
       throw Error(fmt::format("generation case '{}': its size is in its name, no image size applies", text));
-    problem = make_generation_problem(text, options.batch_size, options.dtype);
+    problem = make_generation_problem(text, options.batch_size, computing(options));
   } else {
     const auto [name, size] = split_size(text);
     problem = make_step_problem(name, size > 0 ? size : options.height, size > 0 ? size : options.width, options.batch_size,
-                                options.dtype);
+                                computing(options));
   }
   BenchmarkRow row;
   row.name = text;
-  row.dtype = name_of(options.dtype);
   row.batch_size = options.batch_size;
   row.height = problem.height;
   row.width = problem.width;
@@ -178,7 +183,7 @@ BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOption
   row.threads = Context::current().threads();
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
-  building.finish(row);
+  building.finish(row, options);
   time_passes(problem.run, options, building, row);
   return row;
 }

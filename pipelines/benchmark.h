@@ -16,6 +16,7 @@ struct BenchmarkOptions {
   std::int64_t batch_size = 1;
   std::int64_t height = 0, width = 0;  // 0: NAME@SIZE's, or the model's own
   DType dtype = DType::f32;
+  bool int8_weights = false;        // as in WeightsOptions
   std::string impl{};               // a candidate of an attention operator instead of the best
   double seconds = 5.0;             // of timed passes; untimed ones come before
   std::function<bool()> cancelled;  // asked between passes; what was timed until then is the result
@@ -25,6 +26,7 @@ struct BenchmarkOptions {
 struct BenchmarkRow {
   std::string name;
   std::string dtype;
+  bool int8_weights = false;
   std::int64_t batch_size = 0, height = 0, width = 0;
   bool of_latents = false;             // height and width are of the latents
   std::vector<std::int64_t> tokens{};  // of an attention case: the sizes of its axes
@@ -34,11 +36,11 @@ struct BenchmarkRow {
   double images_per_second = 0;  // by the median
   double gflops = 0;             // by the median; two a multiply-add of matrix products, convolutions and attention
   double gmacs = 0;              // of one image
-  std::int64_t parameters = 0, parameter_bytes = 0;
-  std::int64_t weight_bytes = 0;           // held by the built model: packed weights and tables
-  std::int64_t peak_activation_bytes = 0;  // the most that a pass held beside weights and input
-  std::int64_t peak_bytes = 0;             // the most that was held at once since before building
-  std::int64_t resident_bytes = 0;         // the process's largest resident size so far; 0 where it is not known
+  std::int64_t parameters = 0, parameter_bytes = 0;  // with int8 weights as many as are held
+  std::int64_t weight_bytes = 0;                     // held by the built model: packed weights and tables
+  std::int64_t peak_activation_bytes = 0;            // the most that a pass held beside weights and input
+  std::int64_t peak_bytes = 0;                       // the most that was held at once since before building
+  std::int64_t resident_bytes = 0;                   // the process's largest resident size so far; 0 where it is not known
 };
 
 // `name` as create_model takes it, or a shipped model's, optionally followed by @SIZE. Runs under the current Context.

@@ -146,7 +146,9 @@ struct DiffusionModel::Parts {
   void open_denoiser(const std::string& name, const std::string& weights);
   void open_vae(const fs::path& path);
   void apply_attention();
-  WeightsOptions computing() const { return {.dtype = options.dtype, .device = options.device}; }
+  WeightsOptions computing() const {
+    return {.dtype = options.dtype, .device = options.device, .int8_weights = options.int8_weights};
+  }
   std::unique_ptr<Denoiser> build_denoiser() const {
     return create_denoiser(architecture, Weights(denoiser_weights, computing()), arguments);
   }
@@ -213,7 +215,9 @@ void DiffusionModel::Parts::open_denoiser(const std::string& name, const std::st
 
 void DiffusionModel::Parts::open_vae(const fs::path& path) {
   vae = read_config(path);
-  vae_weights = open_weights(path.string());
+  // The file of a whole pipeline by its authors.
+  const bool in_file = options.vae.empty() && denoiser_weights->find("first_stage_model.decoder.conv_in.weight");
+  vae_weights = in_file ? denoiser_weights : open_weights(path.string());
 }
 
 void DiffusionModel::Parts::apply_attention() {
@@ -228,8 +232,10 @@ void DiffusionModel::Parts::apply_attention() {
 ClipEncoder DiffusionModel::Parts::load_clip(int index) const {
   const fs::path path = folder / numbered("text_encoder", index);
   const Config config = read_config(path);
+  auto weights = clip_in_pipeline(denoiser_weights, index);
+  if (!weights) weights = open_weights(path.string());
   return {open_tokenizer((folder / numbered("tokenizer", index)).string()),
-          ClipTextModel(Weights(open_weights(path.string()), computing()), parse_clip_text_config(config.arguments))};
+          ClipTextModel(Weights(std::move(weights), computing()), parse_clip_text_config(config.arguments))};
 }
 
 T5TextEncoder DiffusionModel::Parts::load_t5() const {

@@ -24,15 +24,18 @@ struct DiffusionModelOptions {
   // A shipped model ("dit_fashion"), a folder, one of the Hugging Face hub ("hf:OWNER/NAME"), or a published denoiser of
   // list_denoisers() ("DiT-XL/2") with its weights.
   std::string model{};
-  std::string weights{};  // of the denoiser, in the place of the model's own
-  std::string vae{};      // a folder with an autoencoder's config.json and weights, in the place of the model's own
+  // Of the denoiser, in the place of the model's own. Of a whole pipeline's file (CompVis's and Stability's names) the
+  // autoencoder and the CLIP encoders are taken, too; the folder has the configurations and tokenizers.
+  std::string weights{};
+  std::string vae{};  // a folder with an autoencoder's config.json and weights, in the place of the model's own
   // The attention of the denoiser: "clear:radius=8,down=2" (FLUX, SD3), "linfusion:weights=FILE" and "agent:ratio=0.5" (U-Nets),
   // "neighborhood:kernel_size=5", "window:...", "linear" (DiT); empty: its own.
   std::string attention{};
   std::int64_t text_tokens = 0;  // that T5 reads; 0: as many as the pipeline does
   DType dtype = DType::f32;
   Device device{};
-  FetchProgress progress{};  // of downloads
+  bool int8_weights = false;  // as in WeightsOptions: of denoiser and text encoders
+  FetchProgress progress{};   // of downloads
 };
 
 // What the options lead to, with the parts still on disk: configurations are read, weights are mapped.
@@ -56,8 +59,8 @@ class VITRINE_API DiffusionModel {
   int steps() const;                     // where the user asks for none: the checkpoint's, else the pipeline's
   double guidance() const;               //
   const std::string& scheduler() const;  // JSON, for create_sampler
-  // The sampler for it: empty, its own, or one that takes the place of a scheduler that is not known (SD 1.5 names PNDM), which
-  // warnings() say.
+  // The sampler for it: empty, its own, or one that takes the place of a scheduler that is not known, which is one of
+  // warnings().
   const std::string& sampler() const;
   const std::vector<std::string>& classes() const;   // as many as the denoiser has, or empty: unknown
   const std::vector<std::string>& warnings() const;  // a line each

@@ -64,6 +64,15 @@ Tensor latent_mask(const Image& mask, std::int64_t factor) {
   return m;
 }
 
+// f32 [1, H, W, 1] as networks that read masks were trained with: the pixel at each latent position's corner.
+Tensor corner_mask(const Image& mask, std::int64_t factor) {
+  Tensor m = Tensor::zeros({1, mask.height / factor, mask.width / factor, 1});
+  for (std::int64_t y = 0; y < m.size(1); ++y)
+    for (std::int64_t x = 0; x < m.size(2); ++x)
+      if (mask.row(y * factor)[x * factor] >= 128) m.data<float>()[y * m.size(2) + x] = 1;
+  return m;
+}
+
 // mask x + (1 - mask) y, the mask's channel for all; x in place.
 void blend_(Tensor& x, const Tensor& y, const Tensor& mask) {
   const std::int64_t channels = x.size(3), positions = mask.numel();
@@ -310,8 +319,7 @@ bool Generator::generate(const GenerateJob& given, const GenerateCallbacks& call
   const auto autoencoder = s.get_autoencoder();
   for (Conditioning* one : {&prompt.conditioning, &negative.conditioning}) add_sizes(*one, info, job);
 
-  const auto encode_picture = [&](const Image& picture) {  // f32 [1, H, W, C]
-    const Tensor pixels = to_tensor(picture);
+  const auto encode = [&](const Tensor& pixels) {  // f32 [1, H, W, C], both
     return autoencoder ? autoencoder->scale_latents(autoencoder->encode(pixels, {}, tiling)).to(DType::f32).contiguous() : pixels;
   };
   const auto decode = [&](const Tensor& latents) {  // [1, H, W, C]
@@ -325,17 +333,18 @@ bool Generator::generate(const GenerateJob& given, const GenerateCallbacks& call
   if (job.image) {
     const std::int64_t pixel_channels = autoencoder ? autoencoder->info().in_channels : channels;
     picture = convert_channels(cover(*job.image, job.width, job.height, Filter::lanczos), static_cast<int>(pixel_channels));
-    picture_latents = encode_picture(*picture);
+    picture_latents = encode(to_tensor(*picture));
   }
   if (job.mask) {
     mask = convert_channels(cover(*job.mask, job.width, job.height, Filter::bilinear), 1);
-    keep = latent_mask(*mask, factor);
     if (s.reads_mask()) {
-      Image hidden = *picture;  // grey where it is drawn anew
+      Tensor hidden = to_tensor(*picture);  // grey where it is drawn anew
       for (std::int64_t i = 0; i < mask->width * mask->height; ++i)
         if (mask->pixels[static_cast<std::size_t>(i)] >= 128)
-          std::fill_n(hidden.pixels.begin() + i * hidden.channels, hidden.channels, std::uint8_t{128});
-      beside = concat(std::array{keep, encode_picture(hidden)}, -1);
+          std::fill_n(hidden.data<float>() + i * picture->channels, picture->channels, 0.0f);
+      beside = concat(std::array{corner_mask(*mask, factor), encode(hidden)}, -1);
+    } else {
+      keep = latent_mask(*mask, factor);
     }
   }
 
@@ -371,8 +380,7 @@ bool Generator::generate(const GenerateJob& given, const GenerateCallbacks& call
     } else {
       latents = affine(start, sampler->init_noise_sigma(), 0);
     }
-    if (keep.defined() && !s.reads_mask())
-      run.adjust = [&](int step, Tensor& x) { blend_(x, sampler->add_noise(stays, start, step + 1), keep); };
+    if (keep.defined()) run.adjust = [&](int step, Tensor& x) { blend_(x, sampler->add_noise(stays, start, step + 1), keep); };
 
     auto shown = std::chrono::steady_clock::now();
     const int steps = sampler->steps() - run.first_step;

@@ -23,7 +23,7 @@ using Words = std::span<const std::string_view>;
 
 constexpr std::int64_t kTextTokens = 77;
 
-Weights weights_in(DType dtype) { return Weights(synthetic_weights(), {.dtype = dtype, .device = {}}); }
+Weights weights_in(const WeightsOptions& computing) { return Weights(synthetic_weights(), computing); }
 
 Tensor random(const char* name, const Shape& shape, DType dtype) { return synthetic_tensor(name, shape).to(dtype); }
 
@@ -47,8 +47,8 @@ struct Step {
   std::int64_t height = 0, width = 0, text_tokens = kTextTokens;
 };
 
-GenerationProblem step(const Step& s, std::int64_t batch, DType dtype) {
-  const std::shared_ptr<const Denoiser> denoiser = create_denoiser(s.name, weights_in(dtype), s.arguments);
+GenerationProblem step(const Step& s, std::int64_t batch, const WeightsOptions& computing) {
+  const std::shared_ptr<const Denoiser> denoiser = create_denoiser(s.name, weights_in(computing), s.arguments);
   const DenoiserInfo& info = denoiser->info();
   const std::int64_t H = s.height > 0 ? s.height : info.height, W = s.width > 0 ? s.width : info.width;
   Conditioning c;
@@ -56,9 +56,9 @@ GenerationProblem step(const Step& s, std::int64_t batch, DType dtype) {
     c.labels = Tensor::empty({batch}, DType::i64);
     for (std::int64_t b = 0; b < batch; ++b) c.labels.data<std::int64_t>()[b] = b % info.num_classes;
   }
-  if (info.text_channels > 0) c.text = random("text", {batch, s.text_tokens, info.text_channels}, dtype);
+  if (info.text_channels > 0) c.text = random("text", {batch, s.text_tokens, info.text_channels}, computing.dtype);
   if (info.pooled_channels > 0) {
-    c.pooled = random("pooled", {batch, info.pooled_channels}, dtype);
+    c.pooled = random("pooled", {batch, info.pooled_channels}, computing.dtype);
     c.time_ids = Tensor::full({batch, 6}, 512.0f);
   }
   if (info.takes_guidance) c.guidance = Tensor::full({batch}, 4.0f);
@@ -66,19 +66,19 @@ GenerationProblem step(const Step& s, std::int64_t batch, DType dtype) {
     c.resolution = Tensor::full({batch, 2}, 1024.0f);
     c.aspect_ratio = Tensor::full({batch, 1}, 1.0f);
   }
-  const Tensor x = random("latents", {batch, H, W, info.in_channels}, dtype),
+  const Tensor x = random("latents", {batch, H, W, info.in_channels}, computing.dtype),
                t = Tensor::full({batch}, static_cast<float>(info.timestep_scale / 2));
   return {[denoiser, x, t, c] { return denoiser->forward(x, t, c); }, H, W, info.parameters};
 }
 
-GenerationProblem dit(Words words, std::int64_t batch, DType dtype) {
+GenerationProblem dit(Words words, std::int64_t batch, const WeightsOptions& computing) {
   std::string size(words[0]);
   for (char& c : size) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return step({.name = fmt::format("DiT-{}/{}", size, words[1])}, batch, dtype);
+  return step({.name = fmt::format("DiT-{}/{}", size, words[1])}, batch, computing);
 }
 
 // One joint and one single block. The text has few channels, so that what stands before the blocks costs nothing.
-GenerationProblem flux_pair(Words words, std::int64_t batch, DType dtype) {
+GenerationProblem flux_pair(Words words, std::int64_t batch, const WeightsOptions& computing) {
   const std::int64_t tokens = number(words[0], "n", 1 << 16), text = number(words[1], "t", 1 << 16);
   const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(tokens)));
   if (side * side != tokens) throw Error(fmt::format("{} image tokens are no square", tokens));
@@ -87,34 +87,36 @@ GenerationProblem flux_pair(Words words, std::int64_t batch, DType dtype) {
                .height = 2 * side,
                .width = 2 * side,
                .text_tokens = text},
-              batch, dtype);
+              batch, computing);
 }
 
-GenerationProblem unet(std::string_view name, Arguments arguments, Words words, std::int64_t batch, DType dtype) {
+GenerationProblem unet(std::string_view name, Arguments arguments, Words words, std::int64_t batch,
+                       const WeightsOptions& computing) {
   const std::int64_t side = side_of(words);
-  return step({.name = std::string(name), .arguments = std::move(arguments), .height = side, .width = side}, batch, dtype);
+  return step({.name = std::string(name), .arguments = std::move(arguments), .height = side, .width = side}, batch, computing);
 }
-GenerationProblem unet_sd15(Words words, std::int64_t batch, DType dtype) {
-  return unet("stable-diffusion-v1-5", {}, words, batch, dtype);
+GenerationProblem unet_sd15(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return unet("stable-diffusion-v1-5", {}, words, batch, computing);
 }
-GenerationProblem unet_sd15_linfusion(Words words, std::int64_t batch, DType dtype) {
-  return unet("stable-diffusion-v1-5", {{"attention", "\"linfusion\""}}, words, batch, dtype);
+GenerationProblem unet_sd15_linfusion(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return unet("stable-diffusion-v1-5", {{"attention", "\"linfusion\""}}, words, batch, computing);
 }
-GenerationProblem unet_sd15_agent(Words words, std::int64_t batch, DType dtype) {
+GenerationProblem unet_sd15_agent(Words words, std::int64_t batch, const WeightsOptions& computing) {
   // What AgentSD takes in the first 20 of 50 steps.
   return unet("stable-diffusion-v1-5",
-              {{"attention", "\"agent\""}, {"agent", R"({"sx":4,"sy":4,"ratio":0.4,"agent_ratio":0.95})"}}, words, batch, dtype);
+              {{"attention", "\"agent\""}, {"agent", R"({"sx":4,"sy":4,"ratio":0.4,"agent_ratio":0.95})"}}, words, batch,
+              computing);
 }
-GenerationProblem unet_sdxl(Words words, std::int64_t batch, DType dtype) {
-  return unet("stable-diffusion-xl-base-1.0", {}, words, batch, dtype);
+GenerationProblem unet_sdxl(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return unet("stable-diffusion-xl-base-1.0", {}, words, batch, computing);
 }
 
 // --- autoencoders -------------------------------------------------------------------------------------------------
 
 // Stable Diffusion's.
-std::shared_ptr<const Autoencoder> stable_diffusion_vae(DType dtype) {
+std::shared_ptr<const Autoencoder> stable_diffusion_vae(const WeightsOptions& computing) {
   return std::make_shared<AutoencoderKL>(
-      weights_in(dtype),
+      weights_in(computing),
       parse_autoencoder_kl_config(
           {{"block_out_channels", "[128,256,512,512]"},
            {"down_block_types", R"(["DownEncoderBlock2D","DownEncoderBlock2D","DownEncoderBlock2D","DownEncoderBlock2D"])"},
@@ -122,21 +124,22 @@ std::shared_ptr<const Autoencoder> stable_diffusion_vae(DType dtype) {
            {"layers_per_block", "2"}}));
 }
 
-GenerationProblem decode(std::shared_ptr<const Autoencoder> model, Words words, std::int64_t batch, DType dtype) {
+GenerationProblem decode(std::shared_ptr<const Autoencoder> model, Words words, std::int64_t batch,
+                         const WeightsOptions& computing) {
   const std::int64_t side = side_of(words), parameters = model->info().parameters;
-  const Tensor z = random("latents", {batch, side, side, model->info().latent_channels}, dtype);
+  const Tensor z = random("latents", {batch, side, side, model->info().latent_channels}, computing.dtype);
   return {[model = std::move(model), z] { return model->decode(z); }, side, side, parameters};
 }
-GenerationProblem vae_decode(Words words, std::int64_t batch, DType dtype) {
-  return decode(stable_diffusion_vae(dtype), words, batch, dtype);
+GenerationProblem vae_decode(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return decode(stable_diffusion_vae(computing), words, batch, computing);
 }
-GenerationProblem taesd_decode(Words words, std::int64_t batch, DType dtype) {
-  return decode(std::make_shared<AutoencoderTiny>(weights_in(dtype), AutoencoderTinyConfig{}), words, batch, dtype);
+GenerationProblem taesd_decode(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return decode(std::make_shared<AutoencoderTiny>(weights_in(computing), AutoencoderTinyConfig{}), words, batch, computing);
 }
-GenerationProblem vae_encode(Words words, std::int64_t batch, DType dtype) {
+GenerationProblem vae_encode(Words words, std::int64_t batch, const WeightsOptions& computing) {
   const std::int64_t side = side_of(words);
-  const auto model = stable_diffusion_vae(dtype);
-  const Tensor image = random("image", {batch, 8 * side, 8 * side, 3}, dtype);
+  const auto model = stable_diffusion_vae(computing);
+  const Tensor image = random("image", {batch, 8 * side, 8 * side, 3}, computing.dtype);
   return {[model, image] { return model->encode(image); }, side, side, model->info().parameters};
 }
 
@@ -179,19 +182,19 @@ std::span<const GenerationForm> generation_forms() { return kForms; }
 
 bool is_generation_case(std::string_view text) { return form_of(text) != nullptr; }
 
-GenerationProblem make_generation_problem(const std::string& text, std::int64_t batch, DType dtype) {
+GenerationProblem make_generation_problem(const std::string& text, std::int64_t batch, const WeightsOptions& computing) {
   const GenerationForm* form = form_of(text);
   if (form == nullptr) throw Error(fmt::format("'{}' is no case of generation; one is {}", text, kForms[0].example));
   try {
-    return form->make(words_behind(form->prefix, text), batch, dtype);
+    return form->make(words_behind(form->prefix, text), batch, computing);
   } catch (const Error& error) {
     throw Error(fmt::format("generation case '{}': {}; cases are like {}", text, error.what(), form->example));
   }
 }
 
 GenerationProblem make_step_problem(std::string_view name, std::int64_t height, std::int64_t width, std::int64_t batch,
-                                    DType dtype) {
-  return step({.name = std::string(name), .height = height, .width = width}, batch, dtype);
+                                    const WeightsOptions& computing) {
+  return step({.name = std::string(name), .height = height, .width = width}, batch, computing);
 }
 
 }  // namespace vitrine

@@ -149,7 +149,8 @@ std::string nan_warning(const Weights& weights) {
 
 LoadedModel load_model(const ModelOptions& options) {
   ResolvedModel resolved = resolve_model(options);
-  const Weights weights(resolved.weights, {.dtype = options.dtype, .device = options.device});
+  const Weights weights(resolved.weights,
+                        {.dtype = options.dtype, .device = options.device, .int8_weights = options.int8_weights});
   if (!is_model(resolved.architecture))
     throw Error(
         fmt::format("{}: its architecture, {}, is none of `vitrine models`; photograph models are run by `vitrine segment`, "

@@ -32,6 +32,7 @@ struct ModelOptions {
   std::string labels;   // a text file, a class name a line; empty: the names in the weights' metadata, or of ImageNet-1k
   DType dtype = DType::f32;
   Device device;
+  bool int8_weights = false;  // as in WeightsOptions
   PreprocessOverrides preprocess;
   FetchProgress progress;  // of downloads
 };

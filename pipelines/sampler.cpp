@@ -36,6 +36,7 @@ constexpr SamplerRow kSamplers[] = {
     {"dpmpp-2m-sde", "DPMSolverMultistepScheduler", make_dpmpp,
      R"({"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "solver_type": "midpoint"})"},
     {"dpmpp-3m", "DPMSolverMultistepScheduler", make_dpmpp, R"({"algorithm_type": "dpmsolver++", "solver_order": 3})"},
+    {"pndm", "PNDMScheduler", make_pndm, R"({"skip_prk_steps": true})"},
     {"unipc", "UniPCMultistepScheduler", make_unipc},
     {"flow-euler", kFlowClass, make_flow_euler},
     {"iddpm", "SpacedDiffusion", make_iddpm},

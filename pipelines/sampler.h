@@ -36,7 +36,7 @@ namespace vitrine {
 
 // The one run that a sampler is made for.
 struct SamplerRun {
-  int steps = 0;                    // not read where timesteps or sigmas are given
+  int steps = 0;                    // not read where timesteps or sigmas are given; pndm has one more, nine with its PRK start
   std::vector<double> timesteps{};  // falling, in the place of evenly spaced ones: ddpm, euler, dpmpp, flow-euler
   std::vector<double> sigmas{};     // euler (with the last 0), unipc with use_flow_sigmas, flow-euler (FLUX: linear_sigmas)
   // Where the settings have use_dynamic_shifting: the shift, or the number of the picture's tokens that it follows from.
@@ -112,7 +112,8 @@ class VITRINE_API Sampler {
 // have no finite result in the original.
 VITRINE_API std::unique_ptr<Sampler> create_sampler(std::string_view name, std::string_view settings, const SamplerRun& run);
 
-// ddpm, ddim, euler, euler-ancestral, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, dpmpp-3m, unipc, flow-euler, iddpm, iddpm-ddim
+// ddpm, ddim, euler, euler-ancestral, dpmpp-2m, dpmpp-2m-karras, dpmpp-2m-sde, dpmpp-3m, pndm, unipc, flow-euler, iddpm,
+// iddpm-ddim
 VITRINE_API std::vector<std::string> sampler_names();
 VITRINE_API bool is_sampler(std::string_view name);  // one of these, or a class of diffusers
 // The _class_name of a scheduler_config.json, or "". Throws Error for what is no JSON object.

@@ -136,8 +136,8 @@ class DpmSolver : public Sampler {
   }
 
   Tensor advance(const Step& step) override {
-    history_.expect(name_, step.index);
-    history_.push(step.index, converted(step));
+    history_.follow(name_, step.index);
+    history_.push(converted(step));
     const int i = step.index, order = order_of(i);
     const float h = lambda(i + 1) - lambda(i);
     if (std::abs(h) < kNoStep) return step.sample;

@@ -82,14 +82,14 @@ Tensor Bounds::apply(const Tensor& x0) const {
   return result;
 }
 
-void History::expect(std::string_view name, int step) const {
-  if (!kept_.empty() && step != last_ + 1)
+void History::follow(std::string_view name, int step) {
+  if (last_ >= 0 && step != last_ + 1)
     throw Error(
         fmt::format("{}: step {} after step {}, expected {}; a run needs a sampler of its own", name, step, last_, last_ + 1));
+  last_ = step;
 }
 
-void History::push(int step, const Tensor& prediction) {
-  last_ = step;
+void History::push(const Tensor& prediction) {
   kept_.insert(kept_.begin(), prediction);
   if (kept_.size() > length_) kept_.pop_back();
 }

@@ -160,14 +160,14 @@ class UniPc : public Sampler {
 
   Tensor advance(const Step& step) override {
     const int i = step.index;
-    history_.expect(name_, i);
+    history_.follow(name_, i);
     const Level l = level(i);
     denoised_ = original_of(config_.prediction, step.prediction, step.sample, l);
     if (config_.predict_x0) denoised_ = config_.bounds.apply(denoised_);
     const Tensor converted = config_.predict_x0 ? denoised_ : noise_of(config_.prediction, step.prediction, step.sample, l);
     Tensor x = step.sample;
     if (history_.size() > 0 && corrector_after(i - 1)) x = update(i - 1, order_, last_sample_, converted);
-    history_.push(i, converted);
+    history_.push(converted);
     order_ = std::min(config_.lower_order_final ? std::min(config_.order, steps() - i) : config_.order, history_.size());
     last_sample_ = x;
     return update(i, order_, x, {});

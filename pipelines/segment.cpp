@@ -44,7 +44,8 @@ Segmenter::Segmenter(const ModelOptions& options) {
   if (resolved.architecture != kArchitecture)
     throw Error(fmt::format("{}: is no segmentation model; expected {}", resolved.name, kArchitecture));
   name_ = resolved.name;
-  const Weights weights(resolved.weights, {.dtype = options.dtype, .device = options.device});
+  const Weights weights(resolved.weights,
+                        {.dtype = options.dtype, .device = options.device, .int8_weights = options.int8_weights});
   model_ = std::make_unique<FocusModel>(weights, resolved.arguments);
   const PreprocessConfig own{.crop_pct = 1.0, .crop_mode = "pad", .interpolation = "box"};
   preprocess_ =

@@ -68,8 +68,8 @@ bool is_name(std::string_view text) {
          });
 }
 
-// Branches may have slashes: refs/pr/1.
-bool is_revision(std::string_view text) {
+// Names with slashes between: a branch (refs/pr/1), a file in a folder (unet/config.json).
+bool is_path(std::string_view text) {
   if (text.empty() || text.size() > 200) return false;
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find('/', begin), text.size());
@@ -144,9 +144,9 @@ class Repository {
 
   // A file's path in the cache; none where the repository does not have it.
   std::optional<std::string> fetch(const std::string& file) {
-    if (!is_name(file))
-      throw Error(
-          fmt::format("{}: its file '{}' cannot be fetched: a name without folders is expected", describe(), printable(file)));
+    if (!is_path(file))
+      throw Error(fmt::format("{}: its file '{}' cannot be fetched: expected a name of the repository, without . and ..",
+                              describe(), printable(file)));
     if (const auto cached = cached_file(commit_, file); !commit_.empty() && cached) return cached;
     if (std::error_code error; !commit_.empty() && fs::exists(absence(commit_, file), error)) return std::nullopt;
     if (!no_hub_.empty()) return from_cache(file);
@@ -497,14 +497,17 @@ std::set<std::string> shards_of(const std::string& index, const std::string& whe
 
 // The first of two files of a folder ("unet/", or none) that the repository has, whole or as the shards of its index.
 void fetch_weights(Repository& repository, const std::string& folder, const std::string& best, const std::string& other) {
-  for (const std::string& file : {best, other})
-    if (repository.fetch(folder + file)) return;
   for (const std::string& file : {best, other}) {
+    if (repository.fetch(folder + file)) return;
     const auto index = repository.fetch(folder + file + ".index.json");
     if (!index) continue;
-    for (const std::string& shard : shards_of(*index, repository.describe()))
+    for (const std::string& shard : shards_of(*index, repository.describe())) {
+      if (!is_name(shard))
+        throw Error(fmt::format("{}: its index names the shard '{}', expected a file beside it", repository.describe(),
+                                printable(shard)));
       if (!repository.fetch(folder + shard))
-        throw Error(fmt::format("{}: its shard '{}' is missing", repository.describe(), printable(folder + shard)));
+        throw Error(fmt::format("{}: its shard '{}' is missing", repository.describe(), folder + shard));
+    }
     return;
   }
   throw Error(fmt::format("{}: has neither {} nor {}{}", repository.describe(), folder + best, other,
@@ -527,7 +530,7 @@ HubName parse_hub_name(std::string_view text) {
     name.owner = rest.substr(0, slash);
     name.name = rest.substr(slash + 1);
   }
-  if (!is_hub_name(text) || !is_name(name.owner) || !is_name(name.name) || !is_revision(name.revision))
+  if (!is_hub_name(text) || !is_name(name.owner) || !is_name(name.name) || !is_path(name.revision))
     throw Error(fmt::format("'{}': expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION", printable(text)));
   return name;
 }
@@ -576,24 +579,25 @@ std::string fetch_hub_model(const HubSettings& settings, const HubName& name, co
 
 std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name, const FetchProgress& progress) {
   Repository repository(settings, name, progress);
-  const auto index = repository.fetch("model_index.json");
-  if (!index)
-    throw Error(fmt::format("{}: has no model_index.json{}", repository.describe(),
-                            repository.no_hub().empty() ? ": not a pipeline of diffusers" : " in the cache"));
-  std::ifstream stream(*index);
+  const auto need = [&](const std::string& file, std::string_view otherwise) {
+    if (const auto path = repository.fetch(file)) return *path;
+    throw Error(fmt::format("{}: has no {}{}", repository.describe(), file,
+                            repository.no_hub().empty() ? otherwise : " in the cache, and the hub is not asked"));
+  };
+  std::ifstream stream(need("model_index.json", ": not a pipeline of diffusers"));
   const auto parts = nlohmann::json::parse(stream, nullptr, false);
   if (!parts.is_object()) throw Error(fmt::format("{}: its model_index.json cannot be read", repository.describe()));
-  for (const auto& [part, origin] : parts.items()) {  // "unet": ["diffusers", "UNet2DConditionModel"]
-    if (part.find_first_of("/\\.") != part.npos || !origin.is_array() || origin.size() != 2 || !origin[0].is_string()) continue;
+  for (const auto& [part, origin] : parts.items()) {  // "unet": ["diffusers", "UNet2DConditionModel"]; [null, null]: left out
+    if (!is_name(part) || !origin.is_array() || origin.size() != 2 || !origin[0].is_string()) continue;
     const std::string folder = part + "/";
     if (part == "scheduler") {
-      repository.fetch(folder + "scheduler_config.json");
+      need(folder + "scheduler_config.json", "");
     } else if (part.starts_with("tokenizer")) {
       for (const char* file :
            {"tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"})
         repository.fetch(folder + file);
     } else if (part == "vae" || part == "unet" || part == "transformer" || part.starts_with("text_encoder")) {
-      repository.fetch(folder + "config.json");
+      need(folder + "config.json", "");
       if (origin[0] == "diffusers")
         fetch_weights(repository, folder, "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin");
       else

@@ -15,26 +15,31 @@ namespace {
 // Best first. can_run gives the reason against, empty: none.
 struct Candidate {
   std::string_view name;
-  std::string (*can_run)(DType dtype);
-  std::unique_ptr<const PackedLinear> (*pack)(const Tensor& weight, const Tensor& bias, DType dtype);
+  std::string (*can_run)(DType dtype, bool int8);
+  std::unique_ptr<const PackedLinear> (*pack)(const Tensor& weight, const Tensor& bias, DType dtype, bool int8);
 };
 
 constexpr Candidate kCandidates[] = {
     {"tiled",
-     [](DType dtype) -> std::string {
+     [](DType dtype, bool int8) -> std::string {
        if (isa() == Isa::scalar) return "no kernels for this instruction set";
-       if (dtype == DType::bf16 && isa() == Isa::amx) return "oneDNN has AMX kernels";
+       if (dtype == DType::bf16 && isa() == Isa::amx && !int8) return "oneDNN has AMX kernels";
        if (dtype == DType::bf16 && linear_kernels(isa()).run_bf16) return "";
        return dtype == DType::f32 ? "" : fmt::format("no {} kernels for {}", cpu::name_of(isa()), name_of(dtype));
      },
-     [](const Tensor& weight, const Tensor& bias, DType dtype) { return pack_linear_tiled(weight, bias, dtype, isa()); }},
+     [](const Tensor& weight, const Tensor& bias, DType dtype, bool int8) {
+       return pack_linear_tiled(weight, bias, dtype, isa(), int8);
+     }},
     {"onednn",
-     [](DType dtype) -> std::string {
+     [](DType dtype, bool int8) -> std::string {
+       if (int8) return "its weights are of the type that it computes in";
        return dnnl_computes_in(dtype) ? "" : fmt::format("oneDNN has no {} for {}", name_of(dtype), cpu::name_of(isa()));
      },
-     [](const Tensor& weight, const Tensor& bias, DType dtype) { return pack_linear_dnnl(weight, bias, dtype); }},
-    {"reference", [](DType dtype) -> std::string { return dtype == DType::f32 ? "" : "f32 only"; },
-     [](const Tensor& weight, const Tensor& bias, DType dtype) { return pack_linear_tiled(weight, bias, dtype, Isa::scalar); }},
+     [](const Tensor& weight, const Tensor& bias, DType dtype, bool) { return pack_linear_dnnl(weight, bias, dtype); }},
+    {"reference", [](DType dtype, bool) -> std::string { return dtype == DType::f32 ? "" : "f32 only"; },
+     [](const Tensor& weight, const Tensor& bias, DType dtype, bool int8) {
+       return pack_linear_tiled(weight, bias, dtype, Isa::scalar, int8);
+     }},
 };
 
 // In dry runs.
@@ -52,18 +57,18 @@ class NoLinear final : public PackedLinear {
 
 }  // namespace
 
-std::unique_ptr<const PackedLinear> pack_linear(const Tensor& weight, const Tensor& bias, DType dtype,
-                                                std::string_view candidate) {
+std::unique_ptr<const PackedLinear> pack_linear(const Tensor& weight, const Tensor& bias, DType dtype, std::string_view candidate,
+                                                bool int8) {
   if (Context::current().dry_run()) return std::make_unique<NoLinear>(dtype);
   // Stored in 16 bits, computed in f32, where nothing has the arithmetic.
   bool any = false;
-  for (const Candidate& c : kCandidates) any = any || c.can_run(dtype).empty();
+  for (const Candidate& c : kCandidates) any = any || c.can_run(dtype, int8).empty();
   const DType computed = any ? dtype : DType::f32;
   std::string reasons = any ? "" : fmt::format("{} is stored, the arithmetic is f32; ", name_of(dtype));
   for (const Candidate& c : kCandidates) {
-    const std::string against = !candidate.empty() && candidate != c.name ? "not asked for" : c.can_run(computed);
+    const std::string against = !candidate.empty() && candidate != c.name ? "not asked for" : c.can_run(computed, int8);
     if (against.empty()) {
-      auto packed = c.pack(weight, bias, computed);
+      auto packed = c.pack(weight, bias, computed, int8);
       log_dispatch(fmt::format("linear {}: {}; {}", name_of(dtype), packed->name(), reasons));
       return packed;
     }

@@ -19,10 +19,12 @@ using detail::PackedLinear;
 
 // weight f32 [out, in], bias f32 [out] or undefined. `candidate` is "tiled" (own kernels), "onednn" or "reference" (the own
 // kernels' scalar target); empty: the best that can run. Throws Error where the named one cannot, with the reason.
+// `int8`: weights are kept as int8 with a scale each output, which the own kernels do.
 VITRINE_API std::unique_ptr<const PackedLinear> pack_linear(const Tensor& weight, const Tensor& bias, DType dtype,
-                                                            std::string_view candidate = {});
+                                                            std::string_view candidate = {}, bool int8 = false);
 
-VITRINE_API std::unique_ptr<const PackedLinear> pack_linear_tiled(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa);
+VITRINE_API std::unique_ptr<const PackedLinear> pack_linear_tiled(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa,
+                                                                  bool int8 = false);
 VITRINE_API std::unique_ptr<const PackedLinear> pack_linear_dnnl(const Tensor& weight, const Tensor& bias, DType dtype);
 
 }  // namespace vitrine::cpu

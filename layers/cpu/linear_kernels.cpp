@@ -10,6 +10,9 @@
 //
 // While a slice is in use, the next one is fetched into L2, a line every few k: a model's weights come from memory once a
 // batch, and would otherwise be waited for (vit_base, f32, 197 rows: 84% of the peak without, 94% with).
+//
+// int8 weights are packed alike. A slice of them is widened to x's type before the rows of a chunk pass over it, which is exact
+// (bf16 has 8 bits); the columns' scales multiply the finished sums.
 #include <vitrine/layers/cpu/linear_kernels.h>
 
 #include <vitrine/layers/cpu/activations.h>
@@ -36,6 +39,8 @@ struct FloatStep {
   static Vf broadcast(const char* x) { return set1(*reinterpret_cast<const float*>(x)); }
   static Vf broadcast_last(const char* x) { return broadcast(x); }
   static Vf multiply_add(Vf x, Vf w, Vf sum) { return fma(x, w, sum); }
+  static constexpr i64 kWidened = Vf::kLanes;  // values at a time
+  static void widen(const std::int8_t* from, float* to) { store(to, load_i8(from)); }
 };
 
 #if defined(VITRINE_TARGET_BF16)
@@ -54,6 +59,10 @@ struct Bf16Step {
   }
   static Vf multiply_add(Vf x, Vf w, Vf sum) {
     return {_mm512_dpbf16_ps(sum.v, reinterpret_cast<__m512bh>(x.v), reinterpret_cast<__m512bh>(w.v))};
+  }
+  static constexpr i64 kWidened = 2 * Vf::kLanes;
+  static void widen(const std::int8_t* from, float* to) {
+    _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_i8(from + Vf::kLanes).v, load_i8(from).v)));
   }
 };
 #endif
@@ -84,10 +93,11 @@ struct Slice {
   i64 x_stride;
   const float* w;
   i64 steps;
-  bool half_step;     // one more step, of half a pair
-  const float* bias;  // what sums start from; null: from `sums`
-  float* sums;        // [rows, columns of a whole panel]
-  void* y;            // where a whole block without activation goes straight from the registers; null: to sums
+  bool half_step;      // one more step, of half a pair
+  const float* bias;   // what sums start from; null: from `sums`
+  const float* scale;  // of the columns, for int8 weights; null: none
+  float* sums;         // [rows, columns of a whole panel]
+  void* y;             // where a whole block without activation goes straight from the registers; null: to sums
   const void* residual;
   i64 y_stride;
   Gate gate;
@@ -157,6 +167,7 @@ template <typename Step, int R, int V>
       const float* factors = gate.at ? gate.next() : nullptr;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
+        if (s.scale) sum[r][v] = mul(sum[r][v], load(s.scale + v * kLanes));
         if (factors) sum[r][v] = mul(sum[r][v], load(factors + v * kLanes));
         if (residual) sum[r][v] = add(sum[r][v], load(residual + v * kLanes));
         store(y + v * kLanes, sum[r][v]);
@@ -197,15 +208,17 @@ void block_of(int rows, const Slice& s) {
   }
 }
 
-// y = gate act(sums) + residual, or act(sums + residual)
+// y = gate act(scale sums) + residual, or act(scale sums + residual)
 template <typename Act, typename T>
-void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum, Gate gate) {
+void finish(const float* sums, const float* scale, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride,
+            bool activate_sum, Gate gate) {
   constexpr i64 kStride = kPanel * Vf::kLanes;
   const bool before = residual && activate_sum, after = residual && !activate_sum;
   for (i64 r = 0; r < rows; ++r, sums += kStride, y += y_stride) {
     const float* factors = gate.at ? gate.next() : nullptr;
     for_vectors(columns, [&](i64 c, int n) {
       Vf v = load_lanes(sums + c, n);
+      if (scale) v = mul(v, load_lanes(scale + c, n));
       if (before) v = add(v, load_lanes(residual + c, n));
       v = Act::apply(v);
       if (factors) v = mul(v, load_lanes(factors + c, n));
@@ -217,8 +230,8 @@ void finish(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i
 }
 
 template <typename T>
-using Finish = void (*)(const float* sums, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride, bool activate_sum,
-                        Gate gate);
+using Finish = void (*)(const float* sums, const float* scale, i64 rows, i64 columns, T* y, const T* residual, i64 y_stride,
+                        bool activate_sum, Gate gate);
 
 template <typename T>
 Finish<T> finish_for(Activation activation) {
@@ -256,18 +269,19 @@ void fetch_results(const T* y, i64 rows, i64 columns, i64 y_stride) {
 
 inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
-template <typename Step>
+template <typename Step, bool kInt8 = false>
 void run(const LinearTile& t) {
   using T = typename Step::Element;
-  constexpr i64 kLanes = Vf::kLanes;
+  constexpr i64 kLanes = Vf::kLanes, kStepBytes = kInt8 ? Step::kValues : 4;  // of a column
   alignas(64) float sums[kChunk * kPanel * kLanes];
+  alignas(64) float widened[kInt8 ? kSteps * kPanel * kLanes : 1];  // a slice
   const i64 vectors = ceil_div(t.out, kLanes), panels = ceil_div(vectors, kPanel);
   const i64 whole = t.in / Step::kValues;            // steps
   const i64 packed = ceil_div(t.in, Step::kValues);  // with the half one
   const i64 slices = ceil_div(packed, kSteps), rows = t.row_end - t.row_begin, chunks = ceil_div(rows, kChunk);
   const Finish<T> finish_block = finish_for<T>(t.activation);
-  const auto panel_at = [&](i64 p) {  // a step of a vector of columns is as wide as its sums, in either type
-    return static_cast<const float*>(t.weight) + vectors * p / panels * packed * kLanes;
+  const auto panel_at = [&](i64 p) {
+    return static_cast<const char*>(t.weight) + vectors * p / panels * packed * kLanes * kStepBytes;
   };
   for (i64 chunk = 0; chunk < chunks; ++chunk) {
     const i64 begin = t.row_begin + rows * chunk / chunks, end = t.row_begin + rows * (chunk + 1) / chunks;
@@ -280,9 +294,17 @@ void run(const LinearTile& t) {
         const i64 k = packed * slice / slices, k_end = packed * (slice + 1) / slices;
         const bool last = slice + 1 == slices;
         // Slices and panels follow each other in memory; after a chunk's last one its first is needed again.
-        const float* next = panel_at(p) + k_end * width * kLanes;
+        const char* next = panel_at(p) + k_end * width * kLanes * kStepBytes;
         if (last && p + 1 == t.panel_end) next = chunk + 1 < chunks ? panel_at(t.panel_begin) : nullptr;
-        const i64 lines = (k_end - k) * width * kLanes * 4 / 64, fetched = (k_end - k) / 4;  // of the next slice; by a block
+        const i64 lines = (k_end - k) * width * kLanes * kStepBytes / 64,
+                  fetched = (k_end - k) / 4;  // of the next slice; by a block
+        const char* weights = panel_at(p) + k * width * kLanes * kStepBytes;
+        if constexpr (kInt8) {
+          const auto* from = reinterpret_cast<const std::int8_t*>(weights);
+          for (i64 i = 0; i < (k_end - k) * width * kLanes * Step::kValues; i += Step::kWidened)
+            Step::widen(from + i, widened + i / Step::kValues);
+          weights = reinterpret_cast<const char*>(widened);
+        }
         for (i64 b = 0; b < blocks; ++b) {
           const i64 r = begin + (end - begin) * b / blocks, r_end = begin + (end - begin) * (b + 1) / blocks;
           const i64 at = r * t.y_stride + first * kLanes;
@@ -297,16 +319,17 @@ void run(const LinearTile& t) {
           }
           const Slice s{.x = x,
                         .x_stride = t.x_stride,
-                        .w = panel_at(p) + k * width * kLanes,
+                        .w = reinterpret_cast<const float*>(weights),
                         .steps = (last ? whole : k_end) - k,
                         .half_step = last && whole < packed,
                         .bias = slice == 0 ? t.bias + first * kLanes : nullptr,
+                        .scale = kInt8 ? t.scale + first * kLanes : nullptr,
                         .sums = slices == 1 ? sums : sums + (r - begin) * kPanel * kLanes,
                         .y = last && straight ? y : nullptr,
                         .residual = residual,
                         .y_stride = t.y_stride,
                         .gate = gate,
-                        .next = next && b * fetched < lines ? reinterpret_cast<const char*>(next) + b * fetched * 64 : nullptr,
+                        .next = next && b * fetched < lines ? next + b * fetched * 64 : nullptr,
                         .next_x = p == t.panel_begin && r_end < end ? x + (r_end - r) * t.x_stride : nullptr};
           if (last) fetch_results(y, r_end - r, columns, t.y_stride);
           switch (width) {
@@ -320,7 +343,7 @@ void run(const LinearTile& t) {
               block_of<Step, kPanel>(static_cast<int>(r_end - r), s);
               break;
           }
-          if (last && !straight) finish_block(s.sums, r_end - r, columns, y, residual, t.y_stride, t.activate_sum, gate);
+          if (last && !straight) finish_block(s.sums, s.scale, r_end - r, columns, y, residual, t.y_stride, t.activate_sum, gate);
         }
       }
     }
@@ -330,9 +353,9 @@ void run(const LinearTile& t) {
 constexpr LinearKernels kTable {
   Vf::kLanes, kPanel,
 #if defined(VITRINE_TARGET_BF16)
-      2, run<FloatStep>, run<Bf16Step>,
+      2, run<FloatStep>, run<Bf16Step>, run<FloatStep, true>, run<Bf16Step, true>,
 #else
-      0, run<FloatStep>, nullptr,
+      0, run<FloatStep>, nullptr, run<FloatStep, true>, nullptr,
 #endif
 };
 

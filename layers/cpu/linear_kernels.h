@@ -12,8 +12,9 @@ namespace vitrine::cpu {
 struct LinearTile {
   const void* x;  // [rows, in], rows x_stride bytes apart
   std::int64_t x_stride;
-  const void* weight;    // packed panels
+  const void* weight;    // packed panels, of x's type or int8
   const float* bias;     // [vectors * lanes]
+  const float* scale;    // the same, of int8 weights: y = scale (x W^T + bias) instead; null: none
   void* y;               // [rows, out] of x's type, rows y_stride elements apart
   const void* residual;  // the same strides
   std::int64_t y_stride, in, out;
@@ -30,6 +31,8 @@ struct LinearKernels {
   int pair_bf16;                            // 2 where bf16 is multiplied in pairs; 0: no bf16 arithmetic
   void (*run_f32)(const LinearTile& tile);  // x, weight, residual and y f32
   void (*run_bf16)(const LinearTile& tile);
+  void (*run_f32_i8)(const LinearTile& tile);  // the same with int8 weights
+  void (*run_bf16_i8)(const LinearTile& tile);
 };
 
 VITRINE_KERNEL_TABLE(LinearKernels, linear_kernels)

@@ -1,6 +1,10 @@
 // Linear on own kernels: packing, and the split of the output over the threads.
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <fmt/format.h>
@@ -24,10 +28,11 @@ struct Split {
 
 class TiledLinear final : public PackedLinear {
  public:
-  TiledLinear(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa)
+  TiledLinear(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa, bool int8)
       : kernels_(linear_kernels(isa)),
-        name_(fmt::format("tiled_{}", cpu::name_of(isa))),
+        name_(fmt::format("tiled_{}{}", cpu::name_of(isa), int8 ? "_i8" : "")),
         dtype_(dtype),
+        int8_(int8),
         in_(weight.size(1)),
         out_(weight.size(0)),
         vectors_(ceil_div(out_, kernels_.lanes)),
@@ -35,13 +40,18 @@ class TiledLinear final : public PackedLinear {
     const std::int64_t values = dtype == DType::bf16 ? 2 : 1, columns = vectors_ * kernels_.lanes;
     steps_ = ceil_div(in_, values);
     // Blocks read a little ahead of what they multiply.
-    weight_ = allocate(static_cast<std::size_t>(steps_ * columns) * 4);
-    bias_ = allocate(static_cast<std::size_t>(columns) * sizeof(float));
-    std::memset(bias_.get(), 0, static_cast<std::size_t>(columns) * sizeof(float));
+    weight_ = allocate(static_cast<std::size_t>(steps_ * columns * (int8_ ? values : 4)));
+    bias_ = zeros(columns);
     if (bias.defined()) std::memcpy(bias_.get(), bias.data<float>(), static_cast<std::size_t>(out_) * sizeof(float));
     const float* from = weight.data<float>();
+    if (int8_) find_scales(from, columns);
     parallel_for(panels_, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t p = begin; p < end; ++p) dtype_ == DType::bf16 ? pack<bfloat16, 2>(from, p) : pack<float, 1>(from, p);
+      for (std::int64_t p = begin; p < end; ++p) {
+        if (int8_)
+          dtype_ == DType::bf16 ? pack<std::int8_t, 2>(from, p) : pack<std::int8_t, 1>(from, p);
+        else
+          dtype_ == DType::bf16 ? pack<bfloat16, 2>(from, p) : pack<float, 1>(from, p);
+      }
     });
   }
 
@@ -56,7 +66,8 @@ class TiledLinear final : public PackedLinear {
       const LinearTile tile{.x = call.x,
                             .x_stride = call.x_stride * static_cast<std::int64_t>(size_of(dtype_)),
                             .weight = weight_.get(),
-                            .bias = static_cast<const float*>(bias_.get()),
+                            .bias = bias_.get(),
+                            .scale = scale_.get(),
                             .y = call.y,
                             .residual = call.residual,
                             .y_stride = call.y_stride,
@@ -72,7 +83,10 @@ class TiledLinear final : public PackedLinear {
                             .gate_rows = call.gate_rows,
                             .gate_stride = call.gate_stride,
                             .first_row = call.first_row};
-      dtype_ == DType::bf16 ? kernels_.run_bf16(tile) : kernels_.run_f32(tile);
+      if (int8_)
+        dtype_ == DType::bf16 ? kernels_.run_bf16_i8(tile) : kernels_.run_f32_i8(tile);
+      else
+        dtype_ == DType::bf16 ? kernels_.run_bf16(tile) : kernels_.run_f32(tile);
     };
     const int pieces = static_cast<int>(split.by_rows * split.by_panels);
     if (pieces == 1 || omp_in_parallel()) {
@@ -85,13 +99,49 @@ class TiledLinear final : public PackedLinear {
   }
 
  private:
+  static std::shared_ptr<float> zeros(std::int64_t count) {
+    auto values = std::static_pointer_cast<float>(allocate(static_cast<std::size_t>(count) * sizeof(float)));
+    std::fill_n(values.get(), count, 0.0f);
+    return values;
+  }
+
+  // A column's largest weight becomes 127, and its sums start from bias / scale. A column with a weight that is not finite gives
+  // NaN.
+  void find_scales(const float* from, std::int64_t columns) {
+    constexpr float kLeast = 1e-30f;  // bias / scale stays finite
+    scale_ = zeros(columns);
+    parallel_for(out_, 64, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t c = begin; c < end; ++c) {
+        std::uint32_t largest = 0;  // of magnitudes as bits, which are ordered alike
+        for (std::int64_t k = 0; k < in_; ++k)
+          largest = std::max(largest, std::bit_cast<std::uint32_t>(from[c * in_ + k]) & 0x7fffffffu);
+        const float most = std::bit_cast<float>(largest);
+        float scale = std::max(most / 127, kLeast);
+        if (most == 0) scale = 1;
+        if (!std::isfinite(most)) scale = std::numeric_limits<float>::quiet_NaN();
+        scale_.get()[c] = scale;
+        bias_.get()[c] /= scale;
+      }
+    });
+  }
+
+  template <typename T>
+  T stored(float value, std::int64_t column) const {
+    if constexpr (std::is_same_v<T, std::int8_t>) {
+      const float steps = value / scale_.get()[column];
+      return std::isnan(steps) ? T{0} : static_cast<T>(steps + (steps < 0 ? -0.5f : 0.5f));
+    } else {
+      return T(value);
+    }
+  }
+
   // weight [out, in] -> for each step, the panel's columns side by side, `Values` k of a column together.
   template <typename T, int Values>
   void pack(const float* from, std::int64_t panel) const {
     const std::int64_t first = vectors_ * panel / panels_, width = vectors_ * (panel + 1) / panels_ - first;
     const std::int64_t columns = width * kernels_.lanes, used = std::min(columns, out_ - first * kernels_.lanes);
     T* to = static_cast<T*>(weight_.get()) + first * kernels_.lanes * steps_ * Values;
-    if (used < columns || in_ % Values != 0) std::fill_n(to, steps_ * columns * Values, T(0.0f));
+    if (used < columns || in_ % Values != 0) std::fill_n(to, steps_ * columns * Values, T(0));
     // In tiles: a line of a few rows is read at a time (rows a power of two apart share a cache set), and written to L1.
     constexpr std::int64_t kTileColumns = 8, kTileK = 16;
     for (std::int64_t c0 = 0; c0 < used; c0 += kTileColumns) {
@@ -101,7 +151,7 @@ class TiledLinear final : public PackedLinear {
         const std::int64_t k1 = std::min(k0 + kTileK, in_);
         for (std::int64_t k = k0; k < k1; ++k) {
           T* step = to + k / Values * columns * Values + k % Values;
-          for (std::int64_t c = c0; c < c1; ++c) step[c * Values] = T(source[c * in_ + k]);
+          for (std::int64_t c = c0; c < c1; ++c) step[c * Values] = stored<T>(source[c * in_ + k], first * kernels_.lanes + c);
         }
       }
     }
@@ -131,14 +181,16 @@ class TiledLinear final : public PackedLinear {
   const LinearKernels& kernels_;
   std::string name_;
   DType dtype_;
+  bool int8_;
   std::int64_t in_, out_, vectors_, panels_, steps_ = 0;
-  std::shared_ptr<void> weight_, bias_;
+  std::shared_ptr<void> weight_;
+  std::shared_ptr<float> bias_, scale_;
 };
 
 }  // namespace
 
-std::unique_ptr<const PackedLinear> pack_linear_tiled(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa) {
-  return std::make_unique<TiledLinear>(weight, bias, dtype, isa);
+std::unique_ptr<const PackedLinear> pack_linear_tiled(const Tensor& weight, const Tensor& bias, DType dtype, Isa isa, bool int8) {
+  return std::make_unique<TiledLinear>(weight, bias, dtype, isa, int8);
 }
 
 }  // namespace vitrine::cpu

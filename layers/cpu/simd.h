@@ -78,6 +78,9 @@ inline void store_f16(std::uint16_t* p, Vf a) {
 inline void store_f16_n(std::uint16_t* p, Vf a, int n) {
   _mm256_mask_storeu_epi16(p, lanes_mask(n), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
+inline Vf load_i8(const std::int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 inline Vf add(Vf a, Vf b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vf sub(Vf a, Vf b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vf mul(Vf a, Vf b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -152,6 +155,9 @@ inline void store_f16(std::uint16_t* p, Vf a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
 inline void store_f16_n(std::uint16_t* p, Vf a, int n) { store_half_n(p, _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT), n); }
+inline Vf load_i8(const std::int8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
 inline Vf add(Vf a, Vf b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Vf sub(Vf a, Vf b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline Vf mul(Vf a, Vf b) { return {_mm256_mul_ps(a.v, b.v)}; }
@@ -221,6 +227,7 @@ inline void store_f16(std::uint16_t* p, Vf a) { *p = float_to_f16(a.v); }
 inline void store_f16_n(std::uint16_t* p, Vf a, int n) {
   if (n > 0) *p = float_to_f16(a.v);
 }
+inline Vf load_i8(const std::int8_t* p) { return {static_cast<float>(*p)}; }
 inline Vf add(Vf a, Vf b) { return {a.v + b.v}; }
 inline Vf sub(Vf a, Vf b) { return {a.v - b.v}; }
 inline Vf mul(Vf a, Vf b) { return {a.v * b.v}; }

@@ -32,6 +32,7 @@ namespace vitrine::command {
 namespace {
 
 struct Options {
+  bool int8_weights = false;
   std::vector<std::string> names;
   std::string plot, impl;
   std::int64_t batch_size = 1;
@@ -58,6 +59,7 @@ nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
                {"gmacs", row.gmacs},
                {"gemm_gflops", peak},
                {"gemm_share", row.gflops / peak},
+               {"weights_dtype", row.int8_weights ? "i8" : row.dtype},
                {"parameters", row.parameters},
                {"parameter_bytes", row.parameter_bytes},
                {"weight_bytes", row.weight_bytes},
@@ -120,6 +122,7 @@ BenchmarkOptions options_of(const Console& console, const Options& options) {
   BenchmarkOptions each;
   each.batch_size = options.batch_size;
   each.dtype = console.options().dtype;
+  each.int8_weights = options.int8_weights;
   each.impl = options.impl;
   each.seconds = options.seconds;
   each.cancelled = interrupted;
@@ -253,6 +256,7 @@ std::vector<Wanted> wanted_forms(const std::vector<std::string>& names) {
 int run_plot(Console& console, const Options& options) {
   constexpr std::string_view kExtensions[] = {".svg"};
   check_output("--plot", options.plot, kExtensions);
+  if (options.int8_weights) throw UsageError("--plot is of attention, --weights-dtype of models and denoisers");
   if (options.height > 0) throw UsageError("--plot has its own sizes; --img-size does not apply");
   const std::vector<Wanted> all = wanted_forms(options.names);
   const BenchmarkOptions each = options_of(console, options);
@@ -301,6 +305,7 @@ const Command kBenchmarkCommand{
         "  vitrine benchmark nat_fashion --batch-size 64 --threads 1 --seconds 2 --json\n"
         "  vitrine benchmark na2d_56x56_h2_d32_k7 sdpa_h3_n197_d64\n"
         "  vitrine benchmark dit_xl_2 vae_decode_32 'stable-diffusion-v1-5[attention=linfusion]@32' --dtype bf16\n"
+        "  vitrine benchmark dit_xl_2 --dtype bf16 --weights-dtype i8\n"
         "  vitrine benchmark --plot attention.svg --seconds 0.5",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       const auto options = std::make_shared<Options>();
@@ -323,6 +328,7 @@ const Command kBenchmarkCommand{
              "--impl", options->impl,
              "Implementation of attention operators instead of the best that can run: reference, flash_scalar, flash, ...")
           ->option_text("NAME");
+      add_weights_dtype_option(app, [options] { options->int8_weights = true; });
       app.add_option("--seconds", options->seconds, "How long to time each (default 5)")
           ->option_text("S")
           ->check(CLI::Range(0.0, 86400.0));

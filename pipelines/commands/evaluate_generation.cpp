@@ -52,6 +52,7 @@ int run_evaluate_generation(Console& console, const EvaluateGenerationOptions& o
                              .weights = options.generator_weights,
                              .dtype = console.options().dtype,
                              .device = Context::current().device(),
+                             .int8_weights = classifier_options.int8_weights,
                              .progress = show_downloads(console)});
   const auto reference = open_dataset(dataset, classifier.model().classes);
   GenerationEvaluationOptions evaluation;

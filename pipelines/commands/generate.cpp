@@ -68,7 +68,8 @@ constexpr Setting kSettings[] = {
     {"zoom", "--zoom", "N", "Write each pixel N times N times (default 1)", kHow, Kind::integer, 1, 64},
     {"model", "--model", "NAME", "dit_fashion (the default), a folder of diffusers, hf:OWNER/NAME, or a name like DiT-XL/2",
      kModel, Kind::text},
-    {"weights", "--weights", "FILE", "Of the denoiser, in the place of the model's", kModel, Kind::text},
+    {"weights", "--weights", "FILE", "Of the denoiser, or a whole pipeline in one file, in the place of the model's", kModel,
+     Kind::text},
     {"vae", "--vae", "DIR", "Another autoencoder: a folder with config.json and weights", kModel, Kind::text},
     {"attention", "--attention", "NAME", "clear:radius=8, linfusion:weights=FILE, agent, neighborhood:kernel_size=5, ...", kModel,
      Kind::text},
@@ -129,6 +130,13 @@ T value_of(const Json& settings, const char* key, T otherwise) {
   return found->get<T>();
 }
 
+bool has_int8_weights(const Json& settings) {
+  const auto name = value_of<std::string>(settings, "weights_dtype", "");
+  if (!name.empty() && name != "i8")
+    throw Error(fmt::format("setting weights_dtype: '{}', expected i8", detail::printable(name)));
+  return !name.empty();
+}
+
 DiffusionModelOptions model_options(const Console& console, const Json& settings, DType dtype) {
   return {.model = value_of<std::string>(settings, "model", "dit_fashion"),
           .weights = value_of<std::string>(settings, "weights", ""),
@@ -137,6 +145,7 @@ DiffusionModelOptions model_options(const Console& console, const Json& settings
           .text_tokens = value_of<std::int64_t>(settings, "text_tokens", 0),
           .dtype = dtype,
           .device = Context::current().device(),
+          .int8_weights = has_int8_weights(settings),
           .progress = show_downloads(console)};
 }
 
@@ -346,6 +355,7 @@ const Command kGenerateCommand{
         "  vitrine generate --model stable-diffusion-v1-5 --prompt \"a lighthouse in the fog\" --out lighthouse.png\n"
         "  vitrine generate --model stable-diffusion-v1-5 --image photo.jpg --strength 0.6 --prompt \"in oil\" --out "
         "painting.png\n"
+        "  vitrine generate --model FLUX.1-dev --dtype bf16 --weights-dtype i8 --prompt \"a city\" --out city.png\n"
         "  vitrine generate --model FLUX.1-dev --attention clear:radius=8 --size 2048x2048 --prompt \"a city\" --out city.png",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       auto options = std::make_shared<Options>();
@@ -366,6 +376,7 @@ const Command kGenerateCommand{
              "WIDTHxHEIGHT or SIDE in pixels (default: the model's)")
           ->option_text("SIZE")
           ->group(kHow);
+      add_weights_dtype_option(app, [options] { options->given["weights_dtype"] = "i8"; });
       app.add_option("--from", options->from, "Take what is not given from the settings in this PNG")->option_text("PICTURE");
       app.add_option("--batch-size,-b", options->batch_size, "Pictures at a time (default 1); the pictures do not depend on it")
           ->option_text("N")

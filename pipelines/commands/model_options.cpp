@@ -54,6 +54,7 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
                  "Checkpoint: .safetensors, .pth, .pt, .bin, .onnx, index.json, a folder with one, or hf:OWNER/NAME")
       ->option_text("FILE")
       ->group(kGroup);
+  add_weights_dtype_option(app, [&options] { options.int8_weights = true; });
   PreprocessOverrides& preprocess = options.preprocess;
   app.add_option_function<std::string>(
          "--img-size",
@@ -83,6 +84,21 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
            "One value, or one a channel: 0.5 0.5 0.5 or 0.5,0.5,0.5")
         ->option_text("NUMBERS")
         ->group(kGroup);
+}
+
+void add_weights_dtype_option(CLI::App& app, const std::function<void()>& chosen) {
+  app.add_option_function<std::string>(
+         "--weights-dtype",
+         [chosen](const std::string& name) {
+           if (name != "i8")
+             throw CLI::ValidationError(
+                 "--weights-dtype",
+                 fmt::format("'{}', expected i8; else weights have the type that is computed in (--dtype)", name));
+           chosen();
+         },
+         "Keep the weights of linear layers as int8 with a scale each output: a quarter of f32, half of bf16")
+      ->option_text("i8")
+      ->group(kGroup);
 }
 
 void add_labels_option(CLI::App& app, ModelOptions& options) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,6 +17,9 @@ namespace vitrine::command {
 // --model, --weights, and timm's names for the preprocessing. `options.model` is the default.
 void add_model_options(CLI::App& app, ModelOptions& options);
 void add_labels_option(CLI::App& app, ModelOptions& options);
+
+// --weights-dtype, of which there is one: `chosen` is called where it is given.
+void add_weights_dtype_option(CLI::App& app, const std::function<void()>& chosen);
 
 // Both sides of "224x320" or "224", as an option's value. Throws what the option parser reports.
 std::pair<std::int64_t, std::int64_t> parse_size(const std::string& option, const std::string& text);

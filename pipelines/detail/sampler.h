@@ -79,6 +79,7 @@ std::unique_ptr<Sampler> make_ddim(const SamplerSettings& settings);
 std::unique_ptr<Sampler> make_euler(const SamplerSettings& settings);
 std::unique_ptr<Sampler> make_euler_ancestral(const SamplerSettings& settings);
 std::unique_ptr<Sampler> make_dpmpp(const SamplerSettings& settings);
+std::unique_ptr<Sampler> make_pndm(const SamplerSettings& settings);
 std::unique_ptr<Sampler> make_unipc(const SamplerSettings& settings);
 std::unique_ptr<Sampler> make_flow_euler(const SamplerSettings& settings);
 std::unique_ptr<Sampler> make_iddpm(const SamplerSettings& settings);
@@ -216,8 +217,8 @@ class History {
   explicit History(int length) : length_(static_cast<std::size_t>(length)) {}
   int size() const { return static_cast<int>(kept_.size()); }
   const Tensor& operator[](int age) const { return kept_[static_cast<std::size_t>(age)]; }
-  void expect(std::string_view name, int step) const;  // throws Error where it does not follow the step before
-  void push(int step, const Tensor& prediction);
+  void follow(std::string_view name, int step);  // throws Error where it does not follow the step before
+  void push(const Tensor& prediction);
 
  private:
   std::size_t length_;

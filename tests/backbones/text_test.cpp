@@ -1,12 +1,16 @@
 // The text encoders: what their goldens do not show (tests/pipelines runs those).
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
+
+#include <fmt/format.h>
 
 #include <backbones/support.h>
 
 #include <vitrine/backbones/clip_text.h>
 #include <vitrine/backbones/t5.h>
+#include <vitrine/weights/sources.h>
 
 namespace vitrine {
 namespace {
@@ -82,6 +86,76 @@ TEST_CASE("CLIP's text encoder is found in a whole CLIP model") {
   tensors["text_model.encoder.layers.3.mlp.fc1.bias"] = Tensor::zeros({40});
   CHECK_THROWS_WITH(ClipTextModel(weights_of(tensors), config),
                     contains("1 not used (text_model.encoder.layers.3.mlp.fc1.bias)"));
+}
+
+// A model's parameters in open_clip's names and layout.
+std::map<std::string, Tensor> as_open_clip(const std::map<std::string, Tensor>& ours, const std::string& prefix) {
+  const std::string text = "text_model.";
+  std::map<std::string, Tensor> file{{prefix + "logit_scale", Tensor::zeros({1})},
+                                     {prefix + "visual.class_embedding", Tensor::zeros({5})}};
+  const std::vector<std::pair<std::string, std::string>> names{{"embeddings.token_embedding.weight", "token_embedding.weight"},
+                                                               {"embeddings.position_embedding.weight", "positional_embedding"},
+                                                               {"final_layer_norm.weight", "ln_final.weight"},
+                                                               {"final_layer_norm.bias", "ln_final.bias"}};
+  for (const auto& [from, to] : names) file[prefix + to] = ours.at(text + from);
+  if (ours.contains("text_projection.weight"))
+    file[prefix + "text_projection"] = permute(ours.at("text_projection.weight"), std::array{1, 0});
+  for (int i = 0; ours.contains(fmt::format("{}encoder.layers.{}.mlp.fc1.bias", text, i)); ++i) {
+    const std::string from = fmt::format("{}encoder.layers.{}.", text, i),
+                      to = fmt::format("{}transformer.resblocks.{}.", prefix, i);
+    for (const std::string end : {"weight", "bias"}) {
+      std::vector<Tensor> parts;
+      for (const char* part : {"q", "k", "v"}) parts.push_back(ours.at(fmt::format("{}self_attn.{}_proj.{}", from, part, end)));
+      file[to + "attn.in_proj_" + end] = concat(parts, 0);
+      file[to + "attn.out_proj." + end] = ours.at(from + "self_attn.out_proj." + end);
+      file[to + "ln_1." + end] = ours.at(from + "layer_norm1." + end);
+      file[to + "ln_2." + end] = ours.at(from + "layer_norm2." + end);
+      file[to + "mlp.c_fc." + end] = ours.at(from + "mlp.fc1." + end);
+      file[to + "mlp.c_proj." + end] = ours.at(from + "mlp.fc2." + end);
+    }
+  }
+  return file;
+}
+
+TEST_CASE("CLIP in open_clip's names, and in the files of whole pipelines") {
+  const auto recorder = std::make_shared<Recorder>();
+  const ClipTextConfig config = parse_clip_text_config(with(kClip, "architectures", R"(["CLIPTextModelWithProjection"])"));
+  const Tensor text = ids({{1, 5, 49}});
+  const auto expected = ClipTextModel(Weights(recorder), config).forward(text);
+  const auto check = [&](const Weights& weights) {
+    const auto states = ClipTextModel(weights, config).forward(text);
+    CHECK(relative_l2(states.pooled, expected.pooled) < 1e-6);
+    CHECK(relative_l2(states.hidden_state, expected.hidden_state) < 1e-6);
+  };
+  check(weights_of(as_open_clip(recorder->tensors, "")));
+
+  // Stable Diffusion 1 and XL's first encoder; then 2, and XL's second beside its first.
+  const auto in_file = [](const std::map<std::string, Tensor>& tensors, int index) {
+    return clip_in_pipeline(memory_weights(tensors, "pipeline"), index);
+  };
+  for (const std::string prefix : {"cond_stage_model.transformer.", "conditioner.embedders.0.transformer."}) {
+    std::map<std::string, Tensor> file{{"model.diffusion_model.out.2.weight", Tensor::zeros({1})}};
+    for (const auto& [name, tensor] : recorder->tensors) file[prefix + name] = tensor;
+    check(Weights(in_file(file, 0)));
+    CHECK(in_file(file, 1) == nullptr);
+    for (const auto& [name, tensor] : as_open_clip(recorder->tensors, "conditioner.embedders.1.model.")) file[name] = tensor;
+    check(Weights(in_file(file, 0)));
+    check(Weights(in_file(file, 1)));
+  }
+  auto second = as_open_clip(recorder->tensors, "cond_stage_model.model.");
+  second["first_stage_model.decoder.conv_in.weight"] = Tensor::zeros({1});
+  check(Weights(in_file(second, 0)));
+  CHECK(in_file({{"unet.weight", Tensor::zeros({1})}}, 0) == nullptr);
+
+  // Stable Diffusion 2 leaves out the last layer of its file, and no other.
+  ClipTextConfig shorter = config;
+  shorter.num_hidden_layers = 2;
+  const auto less = ClipTextModel(Weights(in_file(second, 0)), shorter).forward(text, {}, 0);
+  CHECK(relative_l2(less.hidden_state, expected.hidden_state) < 1e-6);  // before the last of three
+  shorter.num_hidden_layers = 1;
+  CHECK_THROWS_WITH(ClipTextModel(Weights(in_file(second, 0)), shorter), contains("encoder.layers.2"));
+  second.erase("cond_stage_model.model.transformer.resblocks.1.attn.in_proj_weight");
+  CHECK_THROWS_WITH(ClipTextModel(Weights(in_file(second, 0)), config), contains("self_attn"));
 }
 
 TEST_CASE("CLIP refuses texts and configurations that do not fit, in one line") {

@@ -74,6 +74,7 @@ TEST_CASE("networks of generation are timed with the size of their latents") {
   CHECK(rows[0]["case"] == "taesd_decode_3");
   CHECK(rows[0]["latent_size"] == json({3, 3}));
   CHECK(rows[0]["batch"] == 2);
+  CHECK(rows[0]["weights_dtype"] == "f32");
   CHECK(rows[0]["parameters"] == 2445063);
   for (const char* number : {"median_ms", "gmacs", "gflops", "gemm_share", "peak_activation_bytes"})
     CHECK(rows[0][number].get<double>() > 0);
@@ -83,6 +84,16 @@ TEST_CASE("networks of generation are timed with the size of their latents") {
   CHECK(contains(error(3), "'4x4' is not a size of 1 to 1024; cases are like vae_decode_32"));
   CHECK(contains(error(4), "generation case 'dit_q_2': unknown denoiser 'DiT-Q/2'"));
   CHECK(contains(error(5), "unknown model 'DiT-Q/2'"));
+}
+
+TEST_CASE("int8 weights are those of models") {
+  const RunResult result = run_vitrine({"benchmark", "nat_fashion", "--weights-dtype", "i8", "--json", "--seconds", "0"});
+  CHECK(result.code == 0);
+  CHECK(json::parse(result.out)["weights_dtype"] == "i8");
+  const RunResult attention = run_vitrine({"benchmark", "na2d_8x8_h2_d32_k3", "--weights-dtype", "i8", "--seconds", "0"});
+  CHECK(attention.code == 1);
+  CHECK(contains(attention.err, "int8 weights are for models and denoisers"));
+  CHECK(run_vitrine({"benchmark", "nat_fashion", "--weights-dtype", "i4"}).code == 2);
 }
 
 TEST_CASE("an implementation of an attention operator is timed by its name") {

@@ -138,10 +138,11 @@ TEST_CASE("batch size, workers and threads do not change results") {
   }
 }
 
-TEST_CASE("bf16 agrees with f32") {
+TEST_CASE("bf16 and int8 weights agree with f32") {
   const std::string folder = example_image("clothes");
   const json exact = json::parse(run_vitrine({"classify", folder, "--json"}).out);
-  const RunResult result = run_vitrine({"classify", folder, "--json", "--dtype", "bf16"});
+  const auto& [option, value] = GENERATE(std::pair("--dtype", "bf16"), std::pair("--weights-dtype", "i8"));
+  const RunResult result = run_vitrine({"classify", folder, "--json", option, value});
   CHECK(result.code == 0);
   const json rounded = json::parse(result.out);
   REQUIRE(rounded.size() == exact.size());

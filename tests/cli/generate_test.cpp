@@ -48,7 +48,7 @@ TEST_CASE("generate draws with every pipeline of diffusers") {
     write_diffusion_folder(name, folder / name);
     const DiffusionCase given = diffusion_case(name);
     const RunResult result =
-        generate(given.arguments() + std::vector<std::string>{"--model", folder / name, "--out", folder / "o.png"});
+        generate(given.arguments(folder.path()) + std::vector<std::string>{"--model", folder / name, "--out", folder / "o.png"});
     INFO(result.err);
     REQUIRE(result.code == 0);
     CHECK(largest_difference(vitrine::read_image(folder / "o.png"), given.expected) <= 1);
@@ -61,7 +61,7 @@ TEST_CASE("generate: the attention of a denoiser can be another") {
   write_diffusion_folder("flux", folder / "flux");
   const auto draw = [&](const std::string& name, const std::string& attention, const std::string& out) {
     std::vector<std::string> arguments =
-        diffusion_case(name).arguments() + std::vector<std::string>{"--model", folder / name, "--out", folder / out};
+        diffusion_case(name).arguments(folder.path()) + std::vector<std::string>{"--model", folder / name, "--out", folder / out};
     if (!attention.empty()) arguments = arguments + std::vector<std::string>{"--attention", attention};
     const RunResult result = generate(arguments);
     INFO(result.err);
@@ -73,7 +73,7 @@ TEST_CASE("generate: the attention of a denoiser can be another") {
   CHECK(draw("flux", "clear:radius=100", "c.png") == flux);  // sees all
   CHECK(draw("sd", "agent:ratio=0.5", "d.png") != draw("sd", "", "e.png"));
   check_error(
-      generate(diffusion_case("flux").arguments() +
+      generate(diffusion_case("flux").arguments(folder.path()) +
                std::vector<std::string>{"--model", folder / "flux", "--attention", "clear:raduis=2", "--out", folder / "f.png"}),
       1, "raduis");
 }
@@ -106,6 +106,25 @@ TEST_CASE("generate: pixels depend on neither batch nor threads, and --from repe
   draw(five + std::vector<std::string>{"--no-metadata"}, "7.png");
   CHECK(vitrine::read_png_metadata(folder / "7.png").empty());
   check_error(generate({"--from", folder / "7.png", "--out", folder / "8.png"}), 1, "does not say how it was made");
+}
+
+TEST_CASE("generate: int8 weights are a setting of the picture") {
+  const Folder folder;
+  const auto draw = [&](const std::vector<std::string>& more, const std::string& out) {
+    const RunResult result = generate(more + std::vector<std::string>{"--out", folder / out});
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    return vitrine::read_image(folder / out);
+  };
+  const auto exact = draw(kSneaker, "1.png"),
+             rounded = draw(kSneaker + std::vector<std::string>{"--weights-dtype", "i8"}, "2.png");
+  CHECK(rounded.pixels != exact.pixels);
+  CHECK(largest_difference(rounded, exact) < 80);  // of 255: the same sneaker
+  CHECK(settings_of(folder / "2.png")["weights_dtype"] == "i8");
+  CHECK(!settings_of(folder / "1.png").contains("weights_dtype"));
+  CHECK(draw({"--from", folder / "2.png"}, "3.png").pixels == rounded.pixels);
+  check_error(generate(kSneaker + std::vector<std::string>{"--weights-dtype", "bf16", "--out", folder / "4.png"}), 2,
+              "'bf16', expected i8; else weights have the type that is computed in (--dtype)");
 }
 
 TEST_CASE("generate: a folder gets a file a picture, and keeps what it has") {

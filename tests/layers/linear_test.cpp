@@ -5,10 +5,13 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
 #include <catch.h>
+
+#include <fmt/format.h>
 
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/isa.h>
@@ -221,12 +224,91 @@ TEST_CASE("linear: oneDNN equals the plain loops") {
   }
 }
 
+// What int8 weights with a scale a row are in f32: each value off by half a step at most.
+Tensor rounded_to_int8(const Tensor& weight) {
+  Tensor w = weight.clone();
+  const std::int64_t in = w.size(1);
+  for (std::int64_t o = 0; o < w.size(0); ++o) {
+    float* row = w.data<float>() + o * in;
+    float most = 0;
+    for (std::int64_t i = 0; i < in; ++i) most = std::max(most, std::abs(row[i]));
+    const float scale = most / 127;
+    for (std::int64_t i = 0; i < in && most > 0; ++i) row[i] = std::round(row[i] / scale) * scale;
+  }
+  return w;
+}
+
+TEST_CASE("linear: int8 weights equal the plain loops with rounded weights, on every instruction set") {
+  Random random(7);
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      if (dtype == DType::bf16 && isa < cpu::Isa::avx512_bf16) continue;
+      std::vector<std::array<std::int64_t, 3>> sizes{
+          {197, 192, 96}, {9, 1537, 50}, {421, 3, 33}, {1, 768, 1000}, {17, 2305, 144}};
+      for (std::int64_t n = 1; n <= 40; ++n) sizes.push_back({n, random.integer(1, 40), random.integer(1, 100)});
+      for (const auto& [rows, in, out] : sizes) {
+        Problem p(random, rows, in, out, dtype);
+        const Tensor exact_weight = p.weight;
+        p.weight = rounded_to_int8(exact_weight);
+        p.sums = product(p.x, p.weight);
+        const auto with_bias = cpu::pack_linear_tiled(exact_weight, p.bias, dtype, isa, true);
+        CHECK(with_bias->name() == fmt::format("tiled_{}_i8", cpu::name_of(isa)));
+        check_all(*with_bias, *cpu::pack_linear_tiled(exact_weight, {}, dtype, isa, true), p, random);
+        // And against the weights as they were: half a step of the row's largest, 1 at most, for each product.
+        const Linear linear(exact_weight, p.bias, {.dtype = dtype, .device = {}, .int8_weights = true});
+        const Tensor y = linear(p.x.to(dtype));
+        const double steps = 0.5 / 127 * static_cast<double>(in);
+        CHECK(worst(y, reference(p.x, exact_weight, p.bias, Activation::none, {}), steps + 5e-3, 1.0 / 200) <= 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("linear: int8 weights that are whole multiples of a power of two are exact") {
+  Random random(8);
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    const std::int64_t rows = 21, in = 53, out = 70;
+    Tensor x = Tensor::empty({rows, in}), weight = Tensor::empty({out, in}), bias = Tensor::empty({out});
+    for (std::int64_t i = 0; i < x.numel(); ++i) x.data<float>()[i] = static_cast<float>(random.integer(-9, 9));
+    for (std::int64_t o = 0; o < out; ++o) {
+      const float unit = std::ldexp(1.0f, static_cast<int>(o % 30) - 20);
+      for (std::int64_t i = 0; i < in; ++i)
+        weight.data<float>()[o * in + i] = unit * static_cast<float>(i == o % in ? 127 : random.integer(-127, 127));
+      bias.data<float>()[o] = unit * static_cast<float>(random.integer(-99, 99));
+    }
+    const auto packed = cpu::pack_linear_tiled(weight, bias, DType::f32, isa, true);
+    Tensor y = Tensor::empty({rows, out});
+    packed->run({.x = x.raw(), .rows = rows, .x_stride = in, .y = y.raw(), .y_stride = out, .threads = 2});
+    CHECK(worst(y, reference(x, weight, bias, Activation::none, {}), 1e-30, 0) == 0);
+  }
+}
+
+TEST_CASE("linear: int8 weights of zeros, of nothing but rounding, and such as are no numbers") {
+  const float least = std::numeric_limits<float>::denorm_min(), nan = std::nanf("");
+  const Tensor weight = Tensor::from(std::vector{0.0f, 0.0f, least, 1e-20f, 3.0f, nan, -INFINITY, 1.0f, 3e38f, -3e38f}, {5, 2});
+  const Tensor bias = Tensor::from(std::vector{7.0f, 7.0f, 7.0f, 7.0f, 7.0f}, {5});
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    const auto packed = cpu::pack_linear_tiled(weight, bias, DType::f32, isa, true);
+    const Tensor x = Tensor::from(std::vector{1.0f, 0.5f}, {1, 2});
+    Tensor y = Tensor::empty({1, 5});
+    packed->run({.x = x.raw(), .rows = 1, .x_stride = 2, .y = y.raw(), .y_stride = 5});
+    CHECK(y.data<float>()[0] == 7);
+    CHECK(y.data<float>()[1] == Approx(7).epsilon(1e-6));
+    CHECK(std::isnan(y.data<float>()[2]));
+    CHECK(std::isnan(y.data<float>()[3]));
+    CHECK(y.data<float>()[4] == Approx(1.5e38).epsilon(1e-5));
+  }
+}
+
 TEST_CASE("linear: what cannot run says why") {
   const Tensor weight = Tensor::zeros({4, 4});
   if (cpu::isa() >= cpu::Isa::avx512_bf16)
     CHECK_THROWS_WITH(cpu::pack_linear(weight, {}, DType::bf16, "reference"), contains("reference: f32 only"));
   CHECK_THROWS_WITH(cpu::pack_linear(weight, {}, DType::f32, "blas"), contains("no candidate 'blas'"));
   CHECK(cpu::pack_linear(weight, {}, DType::f32, "reference")->name() == "tiled_scalar");
+  CHECK_THROWS_WITH(cpu::pack_linear(weight, {}, DType::f32, "onednn", true),
+                    contains("weights are of the type that it computes"));
+  CHECK(cpu::pack_linear(weight, {}, DType::f16, {}, true)->dtype() == DType::f32);
 }
 
 TEST_CASE("linear: views, leading axes, dtypes") {
@@ -348,6 +430,19 @@ TEST_CASE("linear: packed weights are in the allocator's count, once") {
   const std::int64_t held = memory_stats().in_use - before;
   CHECK(held >= weights);
   CHECK(held < weights + weights / 4);
+}
+
+TEST_CASE("linear: int8 weights take a quarter of f32 and half of bf16") {
+  const std::int64_t in = 512, out = 1024;
+  const Tensor weight = Tensor::zeros({out, in});
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const std::int64_t before = memory_stats().in_use;
+    const Linear linear(weight, {}, {.dtype = dtype, .device = {}, .int8_weights = true});
+    linear(Tensor::zeros({100, in}, dtype));
+    const std::int64_t held = memory_stats().in_use - before;
+    CHECK(held >= in * out);
+    CHECK(held < in * out + in * out / 20);
+  }
 }
 
 TEST_CASE("linear: from a cursor, with a scale folded and a 1x1 convolution's weight taken") {

@@ -44,6 +44,18 @@ TEST_CASE("a benchmark's row holds what was run") {
   CHECK(row.peak_bytes >= row.weight_bytes + row.peak_activation_bytes);
 }
 
+TEST_CASE("int8 weights show in what a model holds") {
+  BenchmarkOptions options = at_once(1, DType::bf16);
+  const std::int64_t before = benchmark_model("vit_tiny_patch16_224@32", options).weight_bytes;
+  options.int8_weights = true;
+  const BenchmarkRow row = benchmark_model("vit_tiny_patch16_224@32", options);
+  CHECK(row.int8_weights);
+  CHECK(row.parameter_bytes == row.weight_bytes);
+  CHECK(row.weight_bytes < 0.55 * static_cast<double>(before));
+  CHECK(benchmark_generation("DiT-S/8", options).weight_bytes < 36'000'000);  // of 33 million parameters
+  CHECK_THROWS_WITH(benchmark_attention("na2d_8x8_h2_d32_k3", options), contains("int8 weights are for models and denoisers"));
+}
+
 TEST_CASE("multiply-adds are counted an image, as by hand") {
   // The stem on 16x16 and 8x8, a block of 8 channels on 64 tokens, the next level's on 16, a head.
   const auto block = [](double tokens, double c) { return tokens * (4 * c * c + 2 * 9 * c + 4 * c * c); };

@@ -1,5 +1,6 @@
 #include "pipelines/diffusion_folders.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -29,17 +30,25 @@ void write_weights(const fs::path& path, const json& parameters) {
 
 }  // namespace
 
-std::vector<std::string> diffusion_pipelines() { return {"sd", "sdxl", "sd3", "flux", "pixart", "dit"}; }
+std::vector<std::string> diffusion_pipelines() { return {"sd", "inpaint", "sdxl", "sd3", "flux", "pixart", "dit"}; }
 
 DiffusionCase diffusion_case(const std::string& name) {
   const json entry = read_case(name);
-  return {.name = name,
-          .call = entry["call"],
-          .seed = entry["seed"].get<std::uint64_t>(),
-          .expected = read_image((kData / (name + ".png")).string())};
+  DiffusionCase made{.name = name,
+                     .call = entry["call"],
+                     .seed = entry["seed"].get<std::uint64_t>(),
+                     .expected = read_image((kData / (name + ".png")).string()),
+                     .picture = {},
+                     .mask = {}};
+  if (name != "inpaint") return made;
+  made.picture = Image{32, 32, 3, std::vector<std::uint8_t>(32 * 32 * 3)};
+  for (std::size_t i = 0; i < made.picture->pixels.size(); ++i) made.picture->pixels[i] = static_cast<std::uint8_t>(i * 7 % 251);
+  made.mask = Image{32, 32, 1, std::vector<std::uint8_t>(32 * 32)};
+  for (std::int64_t y = 9; y < 22; ++y) std::fill(made.mask->row(y) + 7, made.mask->row(y) + 30, std::uint8_t{255});
+  return made;
 }
 
-std::vector<std::string> DiffusionCase::arguments() const {
+std::vector<std::string> DiffusionCase::arguments(const std::string& folder) const {
   std::vector<std::string> all{
       "--size",     std::to_string(size),         "--seed", std::to_string(seed), "--steps", call["num_inference_steps"].dump(),
       "--guidance", call["guidance_scale"].dump()};
@@ -50,6 +59,11 @@ std::vector<std::string> DiffusionCase::arguments() const {
   if (call.contains("prompt")) add("--prompt", call["prompt"]);
   if (call.contains("negative_prompt")) add("--negative", call["negative_prompt"]);
   if (call.contains("class_labels")) add("--class", call["class_labels"][0]);
+  if (picture) {
+    write_image(folder + "/picture.png", *picture);
+    write_image(folder + "/mask.png", *mask);
+    all.insert(all.end(), {"--image", folder + "/picture.png", "--mask", folder + "/mask.png", "--strength", "1"});
+  }
   return all;
 }
 

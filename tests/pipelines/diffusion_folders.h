@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,14 @@ struct DiffusionCase {
   nlohmann::json call;  // of the pipeline: prompt, num_inference_steps, ...
   std::uint64_t seed = 0;
   std::int64_t size = 32;
-  Image expected;  // RGB
+  Image expected;                      // RGB
+  std::optional<Image> picture, mask;  // that in-painting begins from
 
-  std::vector<std::string> arguments() const;  // of `vitrine generate`, without model and output
+  // Of `vitrine generate`, without model and output; `folder` is where pictures are put that the call needs.
+  std::vector<std::string> arguments(const std::string& folder) const;
 };
 
-std::vector<std::string> diffusion_pipelines();  // sd, sdxl, sd3, flux, pixart, dit
+std::vector<std::string> diffusion_pipelines();  // sd, inpaint, sdxl, sd3, flux, pixart, dit
 DiffusionCase diffusion_case(const std::string& name);
 void write_diffusion_folder(const std::string& name, const std::string& folder);
 

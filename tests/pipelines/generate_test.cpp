@@ -1,12 +1,15 @@
 #include <catch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/memory.h>
 #include <vitrine/pipelines/generate.h>
+#include <vitrine/weights/sources.h>
 
 #include "pipelines/diffusion_folders.h"
 #include "pipelines/fixtures.h"
@@ -25,6 +28,9 @@ GenerateJob job_of(const DiffusionCase& c) {
   job.steps = c.call["num_inference_steps"].get<int>();
   job.guidance = c.call["guidance_scale"].get<double>();
   job.seed = c.seed;
+  job.image = c.picture;
+  job.mask = c.mask;
+  if (c.picture) job.strength = 1;
   return job;
 }
 
@@ -126,6 +132,79 @@ TEST_CASE("from a picture, and within a mask") {
   CHECK(changed > 200);
 }
 
+TEST_CASE("a network that fills in pictures needs one and a mask") {
+  const Pipeline pipeline("inpaint");
+  const Generator generator = pipeline.generator();
+  GenerateJob job = job_of(pipeline.given);
+  job.count = job.batch_size = 2;
+  const auto both = generator.generate(job);
+  CHECK(largest_difference(both[0], pipeline.given.expected) <= 1);
+  CHECK(both[1].pixels != both[0].pixels);
+  for (const auto part : {&GenerateJob::image, &GenerateJob::mask}) {
+    GenerateJob less = job;
+    less.*part = std::nullopt;
+    const std::string message = error_of([&] { generator.complete(less); });
+    CHECK(message.find(part == &GenerateJob::image ? "a mask needs a picture" : "fills in pictures: give one and a mask") !=
+          std::string::npos);
+  }
+}
+
+namespace {
+
+// What a denoiser of this information reads, all of it.
+Conditioning conditioning_of(const DenoiserInfo& info) {
+  Conditioning c;
+  if (info.num_classes > 0) c.labels = Tensor::full({1}, 1.0f).to(DType::i64);
+  if (info.text_channels > 0) c.text = synthetic_tensor("text", {1, 9, info.text_channels});
+  if (info.pooled_channels > 0) c.pooled = synthetic_tensor("pooled", {1, info.pooled_channels});
+  if (info.takes_time_ids) c.time_ids = Tensor::full({1, 6}, 32.0f);
+  if (info.takes_guidance) c.guidance = Tensor::full({1}, 3.5f);
+  return c;
+}
+
+double cosine(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  double ab = 0, aa = 0, bb = 0;
+  for (std::int64_t i = 0; i < a.numel(); ++i) {
+    const double x = a.data<float>()[i], y = b.data<float>()[i];
+    ab += x * y, aa += x * x, bb += y * y;
+  }
+  return ab / std::sqrt(aa * bb);
+}
+
+}  // namespace
+
+TEST_CASE("int8 weights change what denoisers and text encoders say by little, and they hold less") {
+  for (const std::string& name : diffusion_pipelines()) {
+    INFO(name);
+    const Pipeline pipeline(name);
+    const DiffusionModel whole({.model = pipeline.path()}), small({.model = pipeline.path(), .int8_weights = true});
+    const DenoiserInfo& info = whole.denoiser();
+    const Tensor x = synthetic_tensor("latents", {1, 16, 16, info.in_channels}),
+                 t = Tensor::full({1}, static_cast<float>(info.timestep_scale / 2));
+    std::int64_t held[2];
+    Tensor said[2];
+    for (const bool int8 : {false, true}) {
+      const std::int64_t before = memory_stats().in_use;
+      const auto denoiser = (int8 ? small : whole).load_denoiser();
+      held[int8] = memory_stats().in_use - before;
+      said[int8] = denoiser->forward(x, t, conditioning_of(info)).contiguous();
+    }
+    CHECK(cosine(said[0], said[1]) > 0.999);
+    CHECK(cosine(said[0], said[1]) < 1);
+    // U-Nets have convolutions, the small DiT a table of classes that is as large as the rest.
+    const double share = whole.kind().denoiser_folder == "unet" || name == "dit" ? 0.8 : 0.5;
+    CHECK(static_cast<double>(held[1]) < share * static_cast<double>(held[0]));
+    if (whole.kind().encode == nullptr) continue;
+    const auto text = [&](const DiffusionModel& model) {
+      return model.kind().encode(model.load_text_encoders(), "the cats at hats").conditioning;
+    };
+    const Conditioning exact = text(whole), rounded = text(small);
+    CHECK(cosine(exact.text.contiguous(), rounded.text.contiguous()) > 0.999);
+    if (exact.pooled.defined()) CHECK(cosine(exact.pooled.contiguous(), rounded.pooled.contiguous()) > 0.999);
+  }
+}
+
 TEST_CASE("progress, previews and stopping") {
   const Pipeline pipeline("dit");
   const Generator generator = pipeline.generator();
@@ -224,11 +303,11 @@ TEST_CASE("folders that are not whole") {
 TEST_CASE("a scheduler that is not known is replaced, and it is said by what") {
   const Pipeline pipeline("sd");
   std::ofstream(pipeline.path() + "/scheduler/scheduler_config.json")
-      << R"({"_class_name":"PNDMScheduler","beta_schedule":"scaled_linear","beta_start":0.00085,"beta_end":0.012,)"
+      << R"({"_class_name":"LMSDiscreteScheduler","beta_schedule":"scaled_linear","beta_start":0.00085,"beta_end":0.012,)"
       << R"("lambda_min_clipped":-Infinity,"skip_prk_steps":true,"set_alpha_to_one":false,"steps_offset":1,"num_train_timesteps":1000})";
   const Generator generator = pipeline.generator();
   REQUIRE(generator.model().warnings().size() == 1);
-  CHECK(generator.model().warnings()[0].find("PNDMScheduler is not known, dpmpp-2m takes its place") != std::string::npos);
+  CHECK(generator.model().warnings()[0].find("LMSDiscreteScheduler is not known, dpmpp-2m takes its place") != std::string::npos);
   GenerateJob job = job_of(pipeline.given);
   const Image picture = generator.generate(job)[0];
   job.sampler = "dpmpp-2m";

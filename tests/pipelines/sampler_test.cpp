@@ -7,6 +7,8 @@
 #include <catch.h>
 #include <pipelines/fixtures.h>
 
+#include <fmt/format.h>
+
 #include <vitrine/layers/ops.h>
 #include <vitrine/pipelines/noise.h>
 #include <vitrine/pipelines/sampler.h>
@@ -24,6 +26,8 @@ const std::string kStable =
 std::string settings_of(const std::string& name) {
   if (name == "flow-euler") return R"({"shift": 3.0})";
   if (name.starts_with("iddpm")) return R"({"learn_sigma": false})";
+  if (name == "pndm")
+    return R"({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "set_alpha_to_one": true})";
   return name.starts_with("dd") ? kStable : R"({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})";
 }
 
@@ -75,7 +79,7 @@ TEST_CASE("a network that knows the answer leads every sampler to it") {
   for (const std::string& name : sampler_names()) {
     INFO(name);
     const auto sampler = create_sampler(name, settings_of(name), {.steps = 12});
-    REQUIRE(sampler->steps() == 12);
+    REQUIRE(sampler->steps() == (name == "pndm" ? 13 : 12));
     const auto network = [&](const Tensor& x, int i) {
       return predict(name, *sampler, x, i, [](float, float, float) { return kAnswer; });
     };
@@ -92,13 +96,13 @@ TEST_CASE("a run from a picture starts at its strength and keeps the picture whe
     INFO(name);
     const auto sampler = create_sampler(name, settings_of(name), {.steps = 10});
     CHECK(sampler->first_step(1) == 0);
-    const int first = sampler->first_step(0.4);
-    CHECK(first == 6);
+    const int first = sampler->first_step(0.4), steps = sampler->steps();
+    CHECK(first == steps - 4);
     const Tensor picture = noise_of(77), noise = noise_of(kStartNoise);
     const float* known = picture.data<float>();
     Tensor x = sampler->add_noise(picture, noise, first);
-    CHECK(difference(sampler->add_noise(picture, noise, 10), picture) == 0);
-    for (int i = first; i < 10; ++i) {
+    CHECK(difference(sampler->add_noise(picture, noise, steps), picture) == 0);
+    for (int i = first; i < steps; ++i) {
       std::int64_t at = 0;
       const Tensor prediction = predict(name, *sampler, x, i, [&](float, float, float) { return known[at++]; });
       x = sampler->step(prediction, i, x, sampler->uses_noise(i) ? noise_of(step_noise(i)) : Tensor());
@@ -108,7 +112,7 @@ TEST_CASE("a run from a picture starts at its strength and keeps the picture whe
     CHECK_THROWS_WITH(sampler->first_step(0), contains("strength is 0"));
     CHECK_THROWS_WITH(sampler->first_step(1.5), contains("at most 1"));
     CHECK_THROWS_WITH(sampler->first_step(NAN), contains("strength"));
-    CHECK_THROWS_WITH(sampler->add_noise(picture, noise, 11), contains("expected 0 to 10"));
+    CHECK_THROWS_WITH(sampler->add_noise(picture, noise, steps + 1), contains(fmt::format("expected 0 to {}", steps)));
   }
   // Stable Diffusion's pipelines keep whole(7.5) steps, FLUX's leave whole(2.5) out.
   CHECK(create_sampler("ddim", kStable, {.steps = 10})->first_step(0.75) == 3);
@@ -199,7 +203,7 @@ TEST_CASE("what is not a number stays so, also where pictures are thresholded") 
 }
 
 TEST_CASE("samplers that remember want their steps in order") {
-  for (const char* name : {"dpmpp-2m", "unipc"}) {
+  for (const char* name : {"dpmpp-2m", "pndm", "unipc"}) {
     const auto sampler = create_sampler(name, "{}", {.steps = 10});
     const Tensor x = noise_of(1);
     sampler->step(x, 3, x);  // a run may begin anywhere
@@ -207,6 +211,20 @@ TEST_CASE("samplers that remember want their steps in order") {
     CHECK_THROWS_WITH(sampler->step(x, 4, x), contains("step 4 after step 4, expected 5; a run needs a sampler of its own"));
     CHECK_THROWS_WITH(sampler->step(x, 0, x), contains("a run needs a sampler of its own"));
   }
+}
+
+TEST_CASE("PNDM takes Stable Diffusion's steps by its short name, Runge-Kutta steps where they are asked for") {
+  const auto times = [](const Sampler& sampler) {
+    return std::vector<float>(sampler.timesteps().begin(), sampler.timesteps().end());
+  };
+  CHECK(times(*create_sampler("pndm", R"({"steps_offset": 1})", {.steps = 4})) == std::vector<float>{751, 501, 501, 251, 1});
+  const auto whole = create_sampler("PNDMScheduler", "{}", {.steps = 4});
+  CHECK(times(*whole) == std::vector<float>{750, 625, 625, 500, 500, 375, 375, 250, 250, 125, 125, 0, 0});
+  CHECK(times(*create_sampler("pndm[skip_prk_steps=false]", "{}", {.steps = 4})) == times(*whole));
+  CHECK(whole->first_step(1) == 0);
+  const Tensor x = noise_of(1);
+  CHECK_THROWS_WITH(create_sampler("pndm", "{}", {.steps = 4})->step(x, 1, x), contains("step 1 takes step 0 anew"));
+  CHECK_THROWS_WITH(whole->first_step(0.5), contains("a run with Runge-Kutta steps begins with noise"));
 }
 
 TEST_CASE("samplers have short names and diffusers' classes, and settings in brackets") {
@@ -275,7 +293,7 @@ TEST_CASE("wrong samplers and settings are refused in one line") {
   const Wrong all[] = {
       {"eular", "{}", "unknown sampler 'eular'; nearest: euler"},
       {"", "{}", "no sampler is named"},
-      {"", R"({"_class_name": "PNDMScheduler"})", "unknown sampler 'PNDMScheduler'"},
+      {"", R"({"_class_name": "LMSDiscreteScheduler"})", "unknown sampler 'LMSDiscreteScheduler'"},
       {"ddim[eta=0.5", "{}", "expected NAME[key=value,...]"},
       {"ddim", "[]", "not a JSON object"},
       {"ddim", R"({"etta": 0.5})", "unknown argument etta=0.5; nearest: eta"},
@@ -319,6 +337,10 @@ TEST_CASE("wrong samplers and settings are refused in one line") {
       {"dpmpp-2m[use_dynamic_shifting=true,time_shift_type=linear]", "{}", "time_shift_type is linear"},
       {"dpmpp-2m", "{}", "expected it to fall; take fewer steps", {.steps = 1200}},
       {"dpmpp-2m", R"({"lambda_min_clipped": 100})", "leaves no timesteps"},
+      {"PNDMScheduler", "{}", "3 steps, expected 4 or more: the first 3 are Runge-Kutta steps", {.steps = 3}},
+      {"pndm", R"({"prediction_type": "sample"})", "expected epsilon or v_prediction"},
+      {"pndm", R"({"rescale_betas_zero_snr": true})", "rescale_betas_zero_snr is not known to it"},
+      {"pndm", R"({"steps_offset": 200})", "timestep 1100 is not one of the 1000"},
       {"unipc[solver_type=bh1]", "{}", "expected final_sigmas_type=sigma_min"},
       {"unipc[predict_x0=false]", "{}", "expected final_sigmas_type=sigma_min"},
       {"unipc[use_flow_sigmas=true,use_dynamic_shifting=true]", "{}", "not numbers", {.steps = 1, .mu = 1e5}},

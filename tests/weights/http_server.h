@@ -162,7 +162,7 @@ class WebServer {
 // .safetensors or .bin from the other, by a redirect. `misbehave` may change or replace any answer.
 class FakeHub {
  public:
-  std::map<std::string, std::string> files;  // of the repository
+  std::map<std::string, std::string> files;  // of the repository, by their paths
   std::string commit = std::string(40, 'c');
   std::function<void(const WebRequest&, WebReply&)> misbehave;
 
@@ -188,8 +188,15 @@ class FakeHub {
     return reply;
   }
 
+  // "/owner/name/resolve/REVISION/FILE", "/network/FILE"
+  static std::string file_of(const std::string& path) {
+    std::size_t begin = 0;
+    for (int folders = path.starts_with("/network/") ? 2 : 5; folders > 0; --folders) begin = path.find('/', begin) + 1;
+    return path.substr(begin);
+  }
+
   WebReply ordinary(const WebRequest& request) {
-    const std::string file = request.path.substr(request.path.rfind('/') + 1);
+    const std::string file = file_of(request.path);
     const auto found = files.find(file);
     std::map<std::string, std::string> headers{{"X-Repo-Commit", commit}};
     if (request.path.find("/owner/name/") != 0 && request.path.find("/network/") != 0) return {.status = 401};

@@ -76,7 +76,10 @@ void check_nothing_wrong(const Folder& folder, const FakeHub& hub) {
     }
   if (fs::exists(repository / "snapshots"))
     for (const auto& entry : fs::recursive_directory_iterator(repository / "snapshots"))
-      if (entry.is_symlink()) CHECK(read_bytes(entry.path().string()) == hub.files.at(entry.path().filename().string()));
+      if (entry.is_symlink()) {
+        const fs::path file = entry.path().lexically_relative(repository / "snapshots" / hub.commit);
+        CHECK(read_bytes(entry.path().string()) == hub.files.at(file.string()));
+      }
 }
 
 }  // namespace
@@ -364,7 +367,8 @@ TEST_CASE("answers of what is no hub") {
   }
   CHECK_FALSE(fs::exists(folder / "hub"));
   CHECK(contains(fetch_trouble(settings, "../x"), "cannot be fetched"));
-  CHECK(contains(fetch_trouble(settings, "a/b"), "cannot be fetched"));
+  for (const char* wrong : {"/a", "a//b", "a/", "a/../b", "a/.b"})
+    CHECK(contains(fetch_trouble(settings, wrong), "cannot be fetched"));
 }
 
 TEST_CASE("a server that stalls is left, and asked for the rest") {
@@ -413,6 +417,81 @@ TEST_CASE("shards are fetched with their index") {
   hub.commit = std::string(40, 'e');
   hub.files["model.safetensors.index.json"] = R"({"weight_map":{"a":"../../../x.safetensors"}})";
   CHECK_THROWS_AS(fetch_hub_model(settings_for(hub, folder), kName), Error);
+}
+
+TEST_CASE("of a pipeline the files come that are read, and no others") {
+  const std::string unet = "unet/diffusion_pytorch_model", index = R"({"_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [null, null], "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "scheduler": ["diffusers", "PNDMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"], "../x": ["diffusers", "AutoencoderKL"], "requires_safety_checker": true})";
+  FakeHub hub;
+  const std::map<std::string, std::string> read = {{"model_index.json", index},
+                                                   {"scheduler/scheduler_config.json", "{\"a\": 1}"},
+                                                   {"text_encoder/config.json", "{\"a\": 2}"},
+                                                   {"text_encoder/pytorch_model.bin", content(1000, 1)},
+                                                   {"tokenizer/merges.txt", "a b"},
+                                                   {"tokenizer/vocab.json", "{\"a\": 0}"},
+                                                   {"unet/config.json", "{\"a\": 3}"},
+                                                   {unet + ".safetensors.index.json",
+                                                    R"({"weight_map": {"a": "diffusion_pytorch_model-1.safetensors",
+                                                                       "b": "diffusion_pytorch_model-2.safetensors"}})"},
+                                                   {unet + "-1.safetensors", content(1000, 2)},
+                                                   {unet + "-2.safetensors", content(1000, 3)},
+                                                   {"vae/config.json", "{\"a\": 4}"},
+                                                   {"vae/diffusion_pytorch_model.safetensors", content(2000, 4)}};
+  hub.files = read;
+  for (const char* other :
+       {"vae/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "safety_checker/model.safetensors", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt", "README.md"})
+    hub.files[other] = content(500);
+  const Folder folder;
+  HubSettings settings = settings_for(hub, folder);
+  const std::string snapshot = fetch_hub_pipeline(settings, kName);
+  std::map<std::string, std::string> came;
+  for (const auto& entry : fs::recursive_directory_iterator(snapshot))
+    if (!entry.is_directory()) came[entry.path().lexically_relative(snapshot).string()] = read_bytes(entry.path().string());
+  CHECK(came == read);
+  check_nothing_wrong(folder, hub);
+
+  // Once more: one question. Offline: none, and the same folder.
+  const std::size_t before = hub.hub().requests().size();
+  CHECK(fetch_hub_pipeline(settings, kName) == snapshot);
+  CHECK(hub.hub().requests().size() == before + 1);
+  settings.offline = true;
+  CHECK(fetch_hub_pipeline(settings, kName) == snapshot);
+  CHECK(hub.hub().requests().size() == before + 1);
+}
+
+TEST_CASE("pipelines that lack something") {
+  FakeHub hub;
+  const std::string index = R"({"_class_name": "DiTPipeline", "scheduler": ["diffusers", "DDIMScheduler"],
+                                "vae": ["diffusers", "AutoencoderKL"]})";
+  const std::map<std::string, std::string> whole = {{"model_index.json", index},
+                                                    {"scheduler/scheduler_config.json", "{}"},
+                                                    {"vae/config.json", "{\"a\": 4}"},
+                                                    {"vae/diffusion_pytorch_model.safetensors", content(2000)}};
+  const auto trouble = [&](const std::string& without) -> std::string {
+    hub.files = whole;
+    hub.files.erase(without);
+    const Folder folder;
+    HubSettings settings = settings_for(hub, folder);
+    std::string message;
+    try {
+      fetch_hub_pipeline(settings, kName);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    check_nothing_wrong(folder, hub);
+    return message;
+  };
+  CHECK(trouble("nothing").empty());
+  CHECK(trouble("model_index.json") == "hf:owner/name: has no model_index.json: not a pipeline of diffusers");
+  CHECK(trouble("scheduler/scheduler_config.json") == "hf:owner/name: has no scheduler/scheduler_config.json");
+  CHECK(trouble("vae/config.json") == "hf:owner/name: has no vae/config.json");
+  CHECK(contains(trouble("vae/diffusion_pytorch_model.safetensors"),
+                 "has neither vae/diffusion_pytorch_model.safetensors nor diffusion_pytorch_model.bin"));
 }
 
 TEST_CASE("who stops keeps what has come") {

@@ -1,6 +1,6 @@
 """Small pipelines of diffusers with synthetic weights, and the pictures that diffusers draws with them.
 
-  python make_references.py GOLDENS [--keep FOLDER]
+  python make_references.py GOLDENS [--keep FOLDER] [NAME...]
 
 GOLDENS is the folder with generate/synthetic.py. Writes NAME.json (the parts' configurations and parameters, what was asked for)
 and NAME.png beside this file; tests/pipelines/diffusion_folders.cpp makes the same folders from NAME.json. The noise is that of
@@ -60,8 +60,13 @@ PIPELINES = {
     "sd": ("StableDiffusionPipeline", {
         "unet": (DIFF, "UNet2DConditionModel", UNET), "vae": (DIFF, "AutoencoderKL", VAE),
         "text_encoder": (TR, "CLIPTextModel", CLIP), "tokenizer": (TR, "CLIPTokenizer", "clip"),
-        "scheduler": (DIFF, "DDIMScheduler", dict(SD_BETAS, clip_sample=False, set_alpha_to_one=False)),
+        "scheduler": (DIFF, "PNDMScheduler", dict(SD_BETAS, skip_prk_steps=True)),
     }, dict(prompt="A photo of the cat, 2 hats!", negative_prompt="at the dog", num_inference_steps=5, guidance_scale=7.5)),
+    "inpaint": ("StableDiffusionInpaintPipeline", {
+        "unet": (DIFF, "UNet2DConditionModel", dict(UNET, in_channels=9)), "vae": (DIFF, "AutoencoderKL", VAE),
+        "text_encoder": (TR, "CLIPTextModel", CLIP), "tokenizer": (TR, "CLIPTokenizer", "clip"),
+        "scheduler": (DIFF, "DDIMScheduler", dict(SD_BETAS, clip_sample=False, set_alpha_to_one=False)),
+    }, dict(prompt="A hat at the dog", negative_prompt="cats", num_inference_steps=5, guidance_scale=7.5)),
     "sdxl": ("StableDiffusionXLPipeline", {
         "unet": (DIFF, "UNet2DConditionModel", dict(
             UNET, cross_attention_dim=64, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
@@ -108,6 +113,10 @@ PIPELINES = {
         "scheduler": (DIFF, "DDIMScheduler", dict(beta_start=0.0001, beta_end=0.02, beta_schedule="linear", clip_sample=False)),
     }, dict(class_labels=[2], num_inference_steps=5, guidance_scale=4.0)),
 }
+# What in-painting begins from, as tests/pipelines/diffusion_folders.cpp makes it, too.
+PICTURE = np.fromiter((i * 7 % 251 for i in range(32 * 32 * 3)), np.uint8).reshape(32, 32, 3)
+MASK = np.zeros((32, 32), np.uint8)
+MASK[9:22, 7:30] = 255
 LABELS = {"0": "hat", "1": "cat, tabby", "2": "dog"}
 
 
@@ -151,7 +160,7 @@ def make(name, synthetic, folder):
     entry["index"] = index
     cls = getattr(diffusers, pipeline)
     extra = {"id2label": {int(k): v for k, v in LABELS.items()}} if pipeline == "DiTPipeline" else {}
-    if pipeline.startswith("StableDiffusionPipeline"):
+    if pipeline in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
         extra |= dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipe = cls(**components, **extra)
     pipe.set_progress_bar_config(disable=True)
@@ -164,8 +173,15 @@ def make(name, synthetic, folder):
         kwargs |= dict(height=32, width=32, latents=cls._pack_latents(noise, 1, 4, 16, 16) if pipeline == "FluxPipeline" else noise)
     if pipeline == "PixArtSigmaPipeline":
         kwargs |= dict(use_resolution_binning=False, clean_caption=False)
+    if pipeline == "StableDiffusionInpaintPipeline":
+        kwargs |= dict(image=Image.fromarray(PICTURE), mask_image=Image.fromarray(MASK), strength=1.0)
+        # The encoder's mean: a sample of its distribution would need noise of its own.
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+        DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mean
     with torch.no_grad():
         picture = pipe(**kwargs).images[0]
+    if pipeline == "StableDiffusionInpaintPipeline":  # what is not drawn anew stays as it is
+        picture = np.where(MASK[..., None] >= 128, picture, PICTURE / 255)
     Image.fromarray((picture * 255).round().astype("uint8")).save(HERE / f"{name}.png")
     (HERE / f"{name}.json").write_text(json.dumps(entry) + "\n")
     print(name, picture.shape, picture.min(), picture.mean(), picture.max())
@@ -175,11 +191,12 @@ def make(name, synthetic, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("goldens", type=Path)
+    parser.add_argument("names", nargs="*", help="of pipelines; none: all")
     parser.add_argument("--keep", type=Path, help="leave the folders here")
     a = parser.parse_args()
     sys.path.insert(0, str(a.goldens / "generate"))
     import synthetic
-    for name in PIPELINES:
+    for name in a.names or PIPELINES:
         root = a.keep or Path(tempfile.mkdtemp())
         folder = root / name
         shutil.rmtree(folder, ignore_errors=True)
