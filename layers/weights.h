@@ -52,8 +52,10 @@ class VITRINE_API Weights {
 
   Weights operator/(std::string_view part) const;  // "attn", "blocks.3", ...
   Weights operator/(std::int64_t index) const;
+  // The same place for layers that compute in `dtype`, whatever the others do: they convert what comes and goes.
+  Weights in(DType dtype) const;
   const std::string& path() const { return path_; }  // "blocks.3.attn"
-  DType dtype() const;
+  DType dtype() const { return dtype_; }
   Device device() const;
   const WeightSource& source() const;
   // For a source under other names: all cursors of this tree read from `source` from here on. Before anything is read.
@@ -82,6 +84,7 @@ class VITRINE_API Weights {
   struct State;
   std::shared_ptr<State> state_;
   std::string path_;
+  DType dtype_;
 
   std::string full(std::string_view name) const;
 };
