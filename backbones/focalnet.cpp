@@ -149,6 +149,31 @@ Tensor FocalNet::pool(const Tensor& features) const {
 namespace detail {
 namespace {
 
+// microsoft/FocalNet makes a stage's map smaller at its end, not at the beginning of the next one. Its norms have the same names
+// before and after what they norm: where they are is for the model to say, in build_focalnet.
+#define VITRINE_DOWNSAMPLE(from, to) \
+  { R"(layers\.)" from R"(\.downsample\.(.*))", "layers." to ".downsample.$1" }
+constexpr NameRule kOfficial[] = {
+    {R"(layers\.(\d+)\.blocks\.(\d+)\.norm([12])\.(.*))", "layers.$1.blocks.$2.norm$3_anywhere.$4"},
+    {R"(patch_embed\.(.*))", "stem.$1"},
+    VITRINE_DOWNSAMPLE("0", "1"),
+    VITRINE_DOWNSAMPLE("1", "2"),
+    VITRINE_DOWNSAMPLE("2", "3"),
+    VITRINE_DOWNSAMPLE("3", "4"),
+    VITRINE_DOWNSAMPLE("4", "5"),
+    VITRINE_DOWNSAMPLE("5", "6"),
+    VITRINE_DOWNSAMPLE("6", "7"),
+    {R"((.*)\.gamma_([12]))", "$1.ls$2.gamma"},
+    {R"((.*)\.modulation\.ln\.(.*))", "$1.modulation.norm.$2"},
+    {R"(head\.(weight|bias))", "head.fc.$1"},
+};
+#undef VITRINE_DOWNSAMPLE
+constexpr NameMap kNames[] = {{"patch_embed.proj.weight", kOfficial}};
+constexpr NameRule kBefore[] = {{R"((.*)\.norm([12])_anywhere\.(.*))", "$1.norm$2.$3"}};
+constexpr NameRule kAfter[] = {{R"((.*)\.norm([12])_anywhere\.(.*))", "$1.norm$2_post.$3"}};
+constexpr std::string_view kAnywhere = "layers.0.blocks.0.norm1_anywhere.weight";
+constexpr NameMap kPreNorms[] = {{kAnywhere, kBefore}}, kPostNorms[] = {{kAnywhere, kAfter}};
+
 std::unique_ptr<Backbone> build_focalnet(const Variant& variant, const Weights& w, const Arguments& arguments) {
   FocalNetConfig c;
   c.name = variant.name;
@@ -175,32 +200,11 @@ std::unique_ptr<Backbone> build_focalnet(const Variant& variant, const Weights& 
   c.global_pool = parse_global_pool(c.name, pool);
   c.layer_scale = layerscale_value.has_value();
   c.head_hidden_size = head_hidden_size.value_or(0);
+  rename_parameters(w, c.use_post_norm ? kPostNorms : kPreNorms);
   return std::make_unique<FocalNet>(w, std::move(c));
 }
 
 constexpr Variant kFocalNetConstructors[] = {{"FocalNet", "", ""}};
-
-// microsoft/FocalNet makes a stage's map smaller at its end, not at the beginning of the next one. Its norms have the same names
-// before and after what they norm; they are after it in the published models that have a layer scale, and in no others.
-#define VITRINE_DOWNSAMPLE(from, to) \
-  { R"(layers\.)" from R"(\.downsample\.(.*))", "layers." to ".downsample.$1" }
-constexpr NameRule kOfficialPost[] = {
-    {R"(layers\.(\d+)\.blocks\.(\d+)\.norm([12])\.(.*))", "layers.$1.blocks.$2.norm$3_post.$4"},
-    {R"(patch_embed\.(.*))", "stem.$1"},
-    VITRINE_DOWNSAMPLE("0", "1"),
-    VITRINE_DOWNSAMPLE("1", "2"),
-    VITRINE_DOWNSAMPLE("2", "3"),
-    VITRINE_DOWNSAMPLE("3", "4"),
-    VITRINE_DOWNSAMPLE("4", "5"),
-    VITRINE_DOWNSAMPLE("5", "6"),
-    VITRINE_DOWNSAMPLE("6", "7"),
-    {R"((.*)\.gamma_([12]))", "$1.ls$2.gamma"},
-    {R"((.*)\.modulation\.ln\.(.*))", "$1.modulation.norm.$2"},
-    {R"(head\.(weight|bias))", "head.fc.$1"},
-};
-#undef VITRINE_DOWNSAMPLE
-constexpr auto kOfficial = std::span(kOfficialPost).subspan(1);
-constexpr NameMap kNames[] = {{"layers.0.blocks.0.gamma_1", kOfficialPost}, {"patch_embed.proj.weight", kOfficial}};
 
 }  // namespace
 

@@ -51,6 +51,7 @@ class VITRINE_API TransNext final : public detail::HierarchicalBackbone {
     Conv2d dwconv;
   };
   struct Stage {
+    DType dtype;  // in which its layers compute
     Conv2d patch_embed;
     LayerNorm patch_norm;
     std::vector<Block> blocks;

@@ -61,7 +61,8 @@ struct Weights::State {
   std::map<std::string, std::int64_t, std::less<>> handed_out;  // elements
 };
 
-Weights::Weights(std::shared_ptr<const WeightSource> source, WeightsOptions options) : state_(std::make_shared<State>()) {
+Weights::Weights(std::shared_ptr<const WeightSource> source, WeightsOptions options)
+    : state_(std::make_shared<State>()), dtype_(options.dtype) {
   if (!source) throw Error("Weights: there is no source");
   state_->source = std::move(source);
   state_->options = options;
@@ -80,7 +81,12 @@ Weights Weights::operator/(std::string_view part) const {
 
 Weights Weights::operator/(std::int64_t index) const { return *this / std::string_view(std::to_string(index)); }
 
-DType Weights::dtype() const { return state_->options.dtype; }
+Weights Weights::in(DType dtype) const {
+  Weights other = *this;
+  other.dtype_ = dtype;
+  return other;
+}
+
 Device Weights::device() const { return state_->options.device; }
 const WeightsOptions& Weights::options() const { return state_->options; }
 const WeightSource& Weights::source() const { return *state_->source; }

@@ -54,8 +54,10 @@ class VITRINE_API Weights {
 
   Weights operator/(std::string_view part) const;  // "attn", "blocks.3", ...
   Weights operator/(std::int64_t index) const;
+  // The same place for layers that compute in `dtype`, whatever the others do: they convert what comes and goes.
+  Weights in(DType dtype) const;
   const std::string& path() const { return path_; }  // "blocks.3.attn"
-  DType dtype() const;
+  DType dtype() const { return dtype_; }
   Device device() const;
   const WeightsOptions& options() const;
   const WeightSource& source() const;
@@ -88,6 +90,7 @@ class VITRINE_API Weights {
   struct State;
   std::shared_ptr<State> state_;
   std::string path_;
+  DType dtype_;
 
   std::string full(std::string_view name) const;
 };

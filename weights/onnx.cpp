@@ -18,9 +18,8 @@
 
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
-#include <vitrine/weights/mapped_file.h>
 #include <vitrine/weights/protobuf.h>
-#include <vitrine/weights/stored.h>
+#include <vitrine/weights/stored_file.h>
 
 namespace fs = std::filesystem;
 
@@ -49,18 +48,15 @@ constexpr OnnxType kTypes[] = {
     {17, "F8_E4M3", 5, true}, {19, "F8_E5M2", 5, true}, {24, "F8_E8M0", 5, true},
 };
 
-// A tensor's message with its values still in place.
-struct Initializer {
-  const OnnxType* type = nullptr;
-  StoredTensor stored;        // `at` is null where the values are a list of varints or in pieces
-  std::vector<Bytes> pieces;  // of such a list
-  std::shared_ptr<const detail::MappedFile> owner;
+// Values that are not in one place: a list of varints, or one in pieces.
+struct List {
+  bool varints = false;
+  std::vector<Bytes> pieces;
 };
 
-class OnnxFile final : public WeightSource {
+class OnnxFile final : public detail::StoredFile {
  public:
-  explicit OnnxFile(const std::string& path)
-      : file_(std::make_shared<detail::MappedFile>(path)), what_(path + ": not a readable ONNX model") {
+  explicit OnnxFile(const std::string& path) : StoredFile(path), what_(path + ": not a readable ONNX model") {
     if (file_->bytes().empty()) throw Error(fmt::format("{}: it is empty", what_));
     Bytes graph;
     for (Fields model(file_->bytes(), what_); model.next();) {
@@ -72,47 +68,27 @@ class OnnxFile final : public WeightSource {
     if (tensors_.empty()) throw Error(fmt::format("{}: it has no initializers", what_));
   }
 
-  std::string describe() const override { return file_->path(); }
-  std::map<std::string, std::string> metadata() const override { return metadata_; }
-
-  std::vector<std::string> names() const override {
-    std::vector<std::string> all;
-    for (const auto& [name, tensor] : tensors_) all.push_back(name);
-    return all;
-  }
-
-  std::optional<Entry> find(std::string_view name) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) return std::nullopt;
-    const StoredTensor& t = found->second.stored;
-    return Entry{t.type->as.value_or(DType::u8), t.shape, t.type->name};
-  }
-
-  Tensor load(std::string_view name, const Shape&) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) throw Error(fmt::format("{}: there is no '{}'", file_->path(), printable(name)));
-    const Initializer& t = found->second;
-    if (t.pieces.empty()) return detail::load_stored(t.stored, t.owner, where(name));
-    const auto elements = std::make_shared<const std::vector<std::byte>>(join(t));
-    StoredTensor joined = t.stored;
+  Tensor load(std::string_view name, const Shape& shape) const override {
+    const auto list = lists_.find(name);
+    if (list == lists_.end()) return StoredFile::load(name, shape);
+    StoredTensor joined = tensors_.find(name)->second;
+    const auto elements = std::make_shared<const std::vector<std::byte>>(join(list->second, joined));
     joined.at = elements->data();
     return detail::load_stored(joined, elements, where(name));
   }
 
  private:
-  std::string where(std::string_view name) const { return fmt::format("{}: '{}'", file_->path(), printable(name)); }
-
   [[noreturn]] void refuse(std::string_view name, std::string_view why) const {
     throw Error(fmt::format("{}: '{}' {}", what_, printable(name), why));
   }
 
   // Values of a list, each in as many bytes as its type has.
-  std::vector<std::byte> join(const Initializer& t) const {
-    const auto size = static_cast<std::size_t>(t.stored.type->bits) / 8;
+  std::vector<std::byte> join(const List& list, const StoredTensor& t) const {
+    const auto size = static_cast<std::size_t>(t.type->bits) / 8;
     std::vector<std::byte> elements;
-    elements.reserve(static_cast<std::size_t>(t.stored.shape.numel()) * size);
-    for (const Bytes piece : t.pieces) {
-      if (!t.type->varints) {
+    elements.reserve(static_cast<std::size_t>(t.shape.numel()) * size);
+    for (const Bytes piece : list.pieces) {
+      if (!list.varints) {
         elements.insert(elements.end(), piece.begin(), piece.end());
         continue;
       }
@@ -126,7 +102,6 @@ class OnnxFile final : public WeightSource {
   }
 
   void add(Bytes message) {
-    Initializer t;
     std::string name;
     std::vector<std::int64_t> dims;
     std::uint64_t type = 0;
@@ -148,21 +123,21 @@ class OnnxFile final : public WeightSource {
       }
     }
     if (name.empty()) throw Error(fmt::format("{}: an initializer has no name", what_));
-    for (const OnnxType& known : kTypes)
-      if (known.number == type) t.type = &known;
-    if (t.type == nullptr) refuse(name, fmt::format("is of the type {}, which cannot be read", type));
-    t.stored = {
-        .type = detail::stored_type(t.type->stored), .shape = Shape(dims), .at = nullptr, .strides = {}, .swapped = false};
-    const auto bits = detail::stored_bits(*t.stored.type, t.stored.shape);
-    if (!bits) refuse(name, fmt::format("of {} has too many elements", t.stored.shape.to_string()));
+    const auto* known = std::ranges::find(kTypes, type, &OnnxType::number);
+    if (known == std::end(kTypes)) refuse(name, fmt::format("is of the type {}, which cannot be read", type));
+    StoredTensor t{.type = detail::stored_type(known->stored), .shape = Shape(dims), .at = nullptr, .strides = {}};
+    const auto bits = detail::stored_bits(*t.type, t.shape);
+    if (!bits) refuse(name, fmt::format("of {} has too many elements", t.shape.to_string()));
+    List list{.varints = known->varints, .pieces = {}};
     if (external)
       set_external(name, t, place, *bits / 8);
     else if (raw)
-      set_bytes(name, t, *raw, *bits / 8, file_);
+      set_bytes(name, t, *raw, *bits / 8);
     else
-      set_list(name, t, std::move(lists[t.type->field]), *bits / 8);
-    const std::string shown = printable(name);
-    if (!tensors_.emplace(std::move(name), std::move(t)).second) refuse(shown, "comes twice");
+      set_list(name, t, list, std::move(lists[known->field]), *bits / 8);
+    if (tensors_.contains(name)) refuse(name, "comes twice");
+    if (!list.pieces.empty()) lists_.emplace(name, std::move(list));
+    tensors_.emplace(std::move(name), std::move(t));
   }
 
   void read_dims(Fields& f, std::vector<std::int64_t>& dims) const {
@@ -185,34 +160,31 @@ class OnnxFile final : public WeightSource {
     pairs[key] = value;
   }
 
-  void set_bytes(std::string_view name, Initializer& t, Bytes bytes, std::uint64_t expected,
-                 std::shared_ptr<const detail::MappedFile> owner) const {
+  void set_bytes(std::string_view name, StoredTensor& t, Bytes bytes, std::uint64_t expected) const {
     if (bytes.size() != expected)
-      refuse(name, fmt::format("has {} bytes, but {} of {} takes {}", bytes.size(), t.stored.shape.to_string(),
-                               t.stored.type->name, expected));
-    t.stored.at = bytes.data();
-    t.owner = std::move(owner);
+      refuse(name, fmt::format("has {} bytes, but {} of {} takes {}", bytes.size(), t.shape.to_string(), t.type->name, expected));
+    t.at = bytes.data();
   }
 
-  void set_list(std::string_view name, Initializer& t, std::vector<Bytes> pieces, std::uint64_t expected) const {
+  void set_list(std::string_view name, StoredTensor& t, List& list, std::vector<Bytes> pieces, std::uint64_t expected) const {
     std::uint64_t bytes = 0;
     for (const Bytes piece : pieces) {
       // A varint ends with the byte whose highest bit is not set.
       const auto ends = [](std::byte b) { return std::to_integer<unsigned>(b) < 0x80; };
-      bytes += t.type->varints ? static_cast<std::uint64_t>(std::count_if(piece.begin(), piece.end(), ends)) *
-                                     (static_cast<std::uint64_t>(t.stored.type->bits) / 8)
-                               : piece.size();
+      bytes += list.varints ? static_cast<std::uint64_t>(std::count_if(piece.begin(), piece.end(), ends)) *
+                                  (static_cast<std::uint64_t>(t.type->bits) / 8)
+                            : piece.size();
     }
     if (bytes != expected)
-      refuse(name, fmt::format("has values of {} bytes, but {} of {} takes {}", bytes, t.stored.shape.to_string(),
-                               t.stored.type->name, expected));
-    if (!t.type->varints && pieces.size() == 1) return set_bytes(name, t, pieces.front(), expected, file_);
-    t.pieces = std::move(pieces);
-    if (t.pieces.empty()) set_bytes(name, t, file_->bytes().first(0), expected, file_);
+      refuse(name,
+             fmt::format("has values of {} bytes, but {} of {} takes {}", bytes, t.shape.to_string(), t.type->name, expected));
+    if (pieces.empty()) return set_bytes(name, t, file_->bytes().first(0), expected);
+    if (!list.varints && pieces.size() == 1) return set_bytes(name, t, pieces.front(), expected);
+    list.pieces = std::move(pieces);
   }
 
   // location, offset and length name bytes of a file below the model's folder.
-  void set_external(std::string_view name, Initializer& t, const std::map<std::string, std::string>& place,
+  void set_external(std::string_view name, StoredTensor& t, const std::map<std::string, std::string>& place,
                     std::uint64_t expected) {
     const auto number = [&](const char* key, std::uint64_t otherwise) {
       const auto found = place.find(key);
@@ -232,7 +204,8 @@ class OnnxFile final : public WeightSource {
     const std::uint64_t length = number("length", size - offset);
     if (length > size - offset)
       refuse(name, fmt::format("goes to {}+{}, but {} has {} bytes", offset, length, printable(location->second), size));
-    set_bytes(name, t, file->bytes().subspan(offset, length), expected, file);
+    set_bytes(name, t, file->bytes().subspan(offset, length), expected);
+    t.file = file;
   }
 
   // A model from elsewhere must not lead to other files of this machine. Where links lead out of the folder they are refused,
@@ -258,11 +231,9 @@ class OnnxFile final : public WeightSource {
     return file = std::make_shared<const detail::MappedFile>(path.string());
   }
 
-  std::shared_ptr<const detail::MappedFile> file_;
   std::string what_;  // the front of messages
   std::map<std::string, std::shared_ptr<const detail::MappedFile>> external_;
-  std::map<std::string, Initializer, std::less<>> tensors_;
-  std::map<std::string, std::string> metadata_;
+  std::map<std::string, List, std::less<>> lists_;
 };
 
 }  // namespace

@@ -18,10 +18,9 @@
 
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
-#include <vitrine/weights/mapped_file.h>
 #include <vitrine/weights/pickle.h>
 #include <vitrine/weights/sources.h>
-#include <vitrine/weights/stored.h>
+#include <vitrine/weights/stored_file.h>
 #include <vitrine/weights/zip.h>
 
 namespace vitrine {
@@ -102,43 +101,13 @@ struct StorageName {
   std::uint64_t elements = 0, offset = 0;  // the offset is a view's, of the time when storages could be views
 };
 
-class PyTorchFile final : public WeightSource {
+class PyTorchFile final : public detail::StoredFile {
  public:
-  explicit PyTorchFile(const std::string& path) : file_(std::make_shared<detail::MappedFile>(path)) {
+  explicit PyTorchFile(const std::string& path) : StoredFile(path) {
     if (detail::is_zip(file_->bytes()))
       read_archive();
     else
       read_stream();
-  }
-
-  std::string describe() const override { return file_->path(); }
-  std::map<std::string, std::string> metadata() const override { return metadata_; }
-
-  std::vector<std::string> names() const override {
-    std::vector<std::string> all;
-    for (const auto& [name, tensor] : tensors_) all.push_back(name);
-    return all;
-  }
-
-  std::optional<Entry> find(std::string_view name) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) return std::nullopt;
-    const StoredTensor& t = found->second;
-    return Entry{t.type->as.value_or(DType::u8), t.shape, t.type->name};
-  }
-
-  Tensor load(std::string_view name, const Shape&) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) throw Error(fmt::format("{}: there is no '{}'", file_->path(), printable(name)));
-    return detail::load_stored(found->second, file_, fmt::format("{}: '{}'", file_->path(), printable(name)));
-  }
-
-  void release(std::string_view name) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end() || !found->second.strides.empty()) return;  // pages of views may be others', too
-    const StoredTensor& t = found->second;
-    const auto begin = static_cast<std::size_t>(t.at - file_->bytes().data());
-    file_->release(begin, begin + static_cast<std::size_t>(t.shape.numel()) * static_cast<std::size_t>(t.type->bits) / 8);
   }
 
  private:
@@ -418,12 +387,9 @@ class PyTorchFile final : public WeightSource {
     }
   }
 
-  std::shared_ptr<const detail::MappedFile> file_;
   bool swapped_ = false;  // its numbers are in the other byte order
   std::uint64_t claimed_ = 0;
   std::map<std::string, Storage, std::less<>> storages_;
-  std::map<std::string, StoredTensor, std::less<>> tensors_;
-  std::map<std::string, std::string> metadata_;
 };
 
 }  // namespace

@@ -16,9 +16,8 @@
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/file.h>
 #include <vitrine/layers/names.h>
-#include <vitrine/weights/mapped_file.h>
 #include <vitrine/weights/safetensors.h>
-#include <vitrine/weights/stored.h>
+#include <vitrine/weights/stored_file.h>
 
 namespace vitrine {
 
@@ -236,9 +235,9 @@ std::string_view likely_kind(std::string_view text) {
   return ", or it was cut short";
 }
 
-class SafetensorsFile final : public WeightSource {
+class SafetensorsFile final : public detail::StoredFile {
  public:
-  explicit SafetensorsFile(const std::string& path) : file_(std::make_shared<detail::MappedFile>(path)) {
+  explicit SafetensorsFile(const std::string& path) : StoredFile(path) {
     const std::span<const std::byte> bytes = file_->bytes();
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     std::uint64_t length = 0;
@@ -259,47 +258,13 @@ class SafetensorsFile final : public WeightSource {
           fmt::format("{}: not a safetensors file: its header is not valid JSON at byte {}", path, zero + sizeof(length)));
     HeaderParser parser(path);
     nlohmann::json::sax_parse(json.begin(), json.end(), &parser);
-    data_ = sizeof(length) + length;
-    tensors_ = std::move(parser.tensors);
+    const std::span<const std::byte> data = bytes.subspan(sizeof(length) + length);
+    check_layout(path, parser.tensors, data.size());
+    for (auto& [name, t] : parser.tensors)
+      tensors_.emplace_hint(tensors_.end(), name,
+                            detail::StoredTensor{.type = t.type, .shape = t.shape, .at = data.data() + t.begin, .strides = {}});
     metadata_ = std::move(parser.metadata);
-    check_layout(path, tensors_, bytes.size() - data_);
   }
-
-  std::string describe() const override { return file_->path(); }
-  std::map<std::string, std::string> metadata() const override { return metadata_; }
-
-  std::vector<std::string> names() const override {
-    std::vector<std::string> all;
-    for (const auto& [name, tensor] : tensors_) all.push_back(name);
-    return all;
-  }
-
-  std::optional<Entry> find(std::string_view name) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) return std::nullopt;
-    const HeaderEntry& t = found->second;
-    return Entry{t.type->as.value_or(DType::u8), t.shape, t.type->name};
-  }
-
-  Tensor load(std::string_view name, const Shape&) const override {
-    const auto found = tensors_.find(name);
-    if (found == tensors_.end()) throw Error(fmt::format("{}: there is no '{}'", file_->path(), printable(name)));
-    const HeaderEntry& t = found->second;
-    const detail::StoredTensor stored{
-        .type = t.type, .shape = t.shape, .at = file_->bytes().data() + data_ + t.begin, .strides = {}, .swapped = false};
-    return detail::load_stored(stored, file_, fmt::format("{}: '{}'", file_->path(), printable(name)));
-  }
-
-  void release(std::string_view name) const override {
-    const auto found = tensors_.find(name);
-    if (found != tensors_.end()) file_->release(data_ + found->second.begin, data_ + found->second.end);
-  }
-
- private:
-  std::shared_ptr<const detail::MappedFile> file_;
-  Header tensors_;
-  std::map<std::string, std::string> metadata_;
-  std::size_t data_ = 0;  // where the data begins in the file
 };
 
 }  // namespace

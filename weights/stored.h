@@ -26,12 +26,15 @@ const StoredType& stored_type(DType dtype);            // the one that a tensor 
 // is no trap for a later reader) goes beyond 2^62 bits. An empty tensor takes 0.
 std::optional<std::uint64_t> stored_bits(const StoredType& type, const Shape& shape);
 
+class MappedFile;
+
 struct StoredTensor {
   const StoredType* type = nullptr;
   Shape shape;
-  const std::byte* at = nullptr;      // the first element
-  std::vector<std::int64_t> strides;  // in elements, not negative; empty: dense
-  bool swapped = false;               // each element's bytes are in the other order than this machine's
+  const std::byte* at = nullptr;                     // the first element
+  std::vector<std::int64_t> strides;                 // in elements, not negative; empty: dense
+  bool swapped = false;                              // each element's bytes are in the other order than this machine's
+  std::shared_ptr<const MappedFile> file = nullptr;  // that has its bytes, where it is not the one that names it
 };
 
 // Whether the elements lie one after the other.

@@ -60,7 +60,7 @@ std::vector<Pair> convnext_pairs(bool v2) {
   return pairs;
 }
 
-std::vector<Pair> focalnet_pairs(bool post) {
+std::vector<Pair> focalnet_pairs(bool post, bool scaled) {
   std::vector<Pair> pairs;
   add(pairs, "patch_embed.proj", "stem.proj", {16, 3, 4, 4});
   add(pairs, "patch_embed.norm", "stem.norm", {16});
@@ -80,8 +80,8 @@ std::vector<Pair> focalnet_pairs(bool post) {
     add(pairs, modulation + "proj", modulation + "proj", {dim, dim});
     pairs.push_back({modulation + "focal_layers.0.0.weight", modulation + "focal_layers.0.0.weight", {dim, 1, 3, 3}});
     pairs.push_back({modulation + "focal_layers.1.0.weight", modulation + "focal_layers.1.0.weight", {dim, 1, 5, 5}});
-    if (post) {
-      add(pairs, modulation + "ln", modulation + "norm", {dim});
+    if (post) add(pairs, modulation + "ln", modulation + "norm", {dim});
+    if (scaled) {
       pairs.push_back({block + "gamma_1", block + "ls1.gamma", {dim}});
       pairs.push_back({block + "gamma_2", block + "ls2.gamma", {dim}});
     }
@@ -96,14 +96,17 @@ std::vector<Pair> focalnet_pairs(bool post) {
 }  // namespace
 
 TEST_CASE("convnets: files under the publishers' names give what files under timm's give") {
-  const std::string post = ",use_post_norm=true,use_post_norm_in_modulation=true,layerscale_value=0.1]";
+  const std::string focalnet = kFocalNet.substr(0, kFocalNet.size() - 1);  // without its bracket
+  const std::string scaled = ",layerscale_value=0.1]", post = ",use_post_norm=true,use_post_norm_in_modulation=true";
   struct {
     std::string model;
     std::vector<Pair> pairs;
   } const cases[] = {{kConvNeXt, convnext_pairs(false)},
                      {kConvNeXtV2, convnext_pairs(true)},
-                     {kFocalNet, focalnet_pairs(false)},
-                     {kFocalNet.substr(0, kFocalNet.size() - 1) + post, focalnet_pairs(true)}};
+                     {kFocalNet, focalnet_pairs(false, false)},
+                     {focalnet + scaled, focalnet_pairs(false, true)},
+                     {focalnet + post + "]", focalnet_pairs(true, false)},
+                     {focalnet + post + scaled, focalnet_pairs(true, true)}};
   for (const auto& [model, pairs] : cases) {
     INFO(model);
     std::map<std::string, Tensor> official, timm;
@@ -118,6 +121,20 @@ TEST_CASE("convnets: files under the publishers' names give what files under tim
     CHECK(relative_l2(theirs, ours) == 0);
     CHECK(relative_l2(ours, build(model)->forward(x)) == 0);  // every parameter was in the table
   }
+}
+
+TEST_CASE("convnets: a FocalNet refuses files of one whose norms are elsewhere, or whose blocks are scaled") {
+  const std::string focalnet = kFocalNet.substr(0, kFocalNet.size() - 1);
+  const auto file = [](bool post, bool scaled, bool official) {
+    std::map<std::string, Tensor> tensors;
+    for (const Pair& pair : focalnet_pairs(post, scaled))
+      tensors[official ? pair.official : pair.timm] = synthetic_parameter(pair.timm, pair.shape);
+    return Weights(memory_weights(std::move(tensors), "file"));
+  };
+  CHECK_THROWS_WITH(create_model(focalnet + ",use_post_norm=true]", file(false, false, false)), contains("norm1_post"));
+  CHECK_THROWS_WITH(create_model(kFocalNet, file(true, false, false)), contains("norm1_post"));
+  CHECK_THROWS_WITH(create_model(kFocalNet, file(false, true, true)), contains("ls1.gamma"));
+  CHECK_THROWS_WITH(create_model(focalnet + ",layerscale_value=0.1]", file(false, false, true)), contains("ls1.gamma"));
 }
 
 TEST_CASE("convnets: pyramids have the strides and channels of the stages") {
