@@ -170,10 +170,7 @@ void binary(Binary kind, const Tensor& a, const Tensor& b, const Shape& b_stride
     with_float_type(b.dtype(), [&](auto b_type) {
       using A = decltype(a_type);
       using B = decltype(b_type);
-      launch({.op = kind == Binary::add ? "add" : "multiply",
-              .x = a,
-              .grid = blocks_for(r.rows * r.groups(), kThreads),
-              .threads = kThreads},
+      launch({.op = "binary", .x = a, .grid = blocks_for(r.rows * r.groups(), kThreads), .threads = kThreads},
              binary_kernel<A, B>, r, kind, data_of<A>(a), data_of<B>(b), data_of<A>(y));
     });
   });
@@ -206,7 +203,7 @@ void rotary(Tensor& x, const Tensor& sin, const Tensor& cos, RotaryLayout layout
                      layout == RotaryLayout::halves};
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "rotary_", .x = x, .grid = blocks_for(p.rows * p.pairs, kThreads), .threads = kThreads}, rotary_kernel<T>, p,
+    launch({.op = "rotary", .x = x, .grid = blocks_for(p.rows * p.pairs, kThreads), .threads = kThreads}, rotary_kernel<T>, p,
            data_of<T>(x), data_of<float>(sin), data_of<float>(cos));
   });
 }

@@ -33,7 +33,7 @@ void launch(const Launch& l, void (*kernel)(Parameters...), const Arguments&... 
   check(cudaGetLastError(), describe(l));
 #else
   const int grid[3] = {static_cast<int>(l.grid), static_cast<int>(l.grid_y), static_cast<int>(l.grid_z)};
-  emulation::run(describe(l), grid, l.threads, l.shared_bytes, [&] { kernel(arguments...); });
+  emulation::run(describe(l), l.op, name_of(l.x.dtype()), grid, l.threads, l.shared_bytes, [&] { kernel(arguments...); });
 #endif
 }
 

@@ -64,9 +64,8 @@ void finish_linear(const Tensor& weight, const Tensor& bias, const detail::Linea
   const Output o = output_of(weight, bias, call);
   with_float_type(weight.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "linear's epilogue", .x = weight, .grid = blocks_for(o.rows * o.columns, 256), .threads = 256},
-           finish_kernel<T>, o, static_cast<const T*>(product), stride, static_cast<const T*>(call.residual),
-           static_cast<T*>(call.y));
+    launch({.op = "linear_epilogue", .x = weight, .grid = blocks_for(o.rows * o.columns, 256), .threads = 256}, finish_kernel<T>,
+           o, static_cast<const T*>(product), stride, static_cast<const T*>(call.residual), static_cast<T*>(call.y));
   });
 }
 

@@ -98,7 +98,7 @@ namespace ops {
 void pool(const Tensor& x, const detail::PoolAxis& rows, const detail::PoolAxis& columns, bool is_max, Tensor& y) {
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "pool2d", .x = x, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, pool_kernel<T>, args_of(x, y),
+    launch({.op = "pool", .x = x, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, pool_kernel<T>, args_of(x, y),
            rows, columns, is_max, data_of<T>(x), data_of<T>(y));
   });
 }
@@ -114,7 +114,7 @@ void resize(const Tensor& x, const detail::ResizeAxis& rows, const detail::Resiz
 void resize_nearest(const Tensor& x, Tensor& y) {
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "resize", .x = x, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, nearest_kernel<T>,
+    launch({.op = "resize_nearest", .x = x, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, nearest_kernel<T>,
            args_of(x, y), x.size(1), x.size(2), data_of<T>(x), data_of<T>(y));
   });
 }

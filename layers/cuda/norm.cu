@@ -264,8 +264,8 @@ void modulated_layer_norm(const Tensor& x, const Tensor& weight, const Tensor& b
   const std::int64_t rows_of_image = x.rank() > 1 && x.size(0) > 0 ? args.rows / x.size(0) : args.rows;
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "layer_norm", .x = x, .grid = blocks_for(args.rows, kWarps), .threads = kThreads}, row_norm_kernel<T>, args,
-           RowNorm::layer_norm, eps, floats_or_null(weight), floats_or_null(bias),
+    launch({.op = "modulated_layer_norm", .x = x, .grid = blocks_for(args.rows, kWarps), .threads = kThreads}, row_norm_kernel<T>,
+           args, RowNorm::layer_norm, eps, floats_or_null(weight), floats_or_null(bias),
            Modulation{floats_or_null(scale), floats_or_null(shift), rows_of_image}, data_of<T>(x), data_of<T>(y));
   });
 }
@@ -274,7 +274,7 @@ void row_norm(RowNorm kind, const Tensor& x, const Tensor& weight, const Tensor&
   const RowsArgs args = rows_of(x, y);
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "norm", .x = x, .grid = blocks_for(args.rows, kWarps), .threads = kThreads}, row_norm_kernel<T>, args, kind,
+    launch({.op = "row_norm", .x = x, .grid = blocks_for(args.rows, kWarps), .threads = kThreads}, row_norm_kernel<T>, args, kind,
            eps, floats_or_null(weight), floats_or_null(bias), Modulation{}, data_of<T>(x), data_of<T>(y));
   });
 }

@@ -5,6 +5,7 @@
 #include <vitrine/attention2d/cuda/ops.h>
 #include <vitrine/layers/cuda/ops.h>
 
+#include "cuda_host/coverage.h"
 #include "cuda_host/device_memory.h"
 
 namespace vitrine::cuda::emulation {
@@ -38,6 +39,7 @@ constexpr Backend kBackend{"host harness", kRuntime, kOps};
 void install() {
   set_backend(&kBackend);
   set_attention_ops(&kAttention);
+  report_coverage_at_exit();
 }
 
 }  // namespace vitrine::cuda::emulation

@@ -6,7 +6,11 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -107,7 +111,8 @@ struct Running {
 thread_local Running* running = nullptr;
 thread_local Stacks stacks;
 std::atomic<Order> order_of_threads{Order::forward};
-std::atomic<std::int64_t> launched{0};
+std::mutex counting;
+std::map<std::pair<std::string, std::string>, std::int64_t> counts;  // of launches, by op and type
 
 // Back to the scheduler; returns when this fiber's turn comes again.
 void pause(Fiber& fiber, State state) {
@@ -211,15 +216,27 @@ void run_block() {
 }  // namespace
 
 void set_order(Order order) { order_of_threads = order; }
-std::int64_t launches() { return launched; }
+std::int64_t launches() {
+  const std::lock_guard lock(counting);
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0},
+                         [](std::int64_t sum, const auto& entry) { return sum + entry.second; });
+}
+std::int64_t launches(std::string_view op, std::string_view dtype) {
+  const std::lock_guard lock(counting);
+  const auto found = counts.find({std::string(op), std::string(dtype)});
+  return found == counts.end() ? 0 : found->second;
+}
 
-void run(const std::string& op, const int (&grid)[3], int threads, std::size_t shared_bytes,
-         const std::function<void()>& thread) {
+void run(const std::string& op, const char* name, std::string_view dtype, const int (&grid)[3], int threads,
+         std::size_t shared_bytes, const std::function<void()>& thread) {
   if (threads < 1 || threads > 1024 || grid[0] < 1 || grid[1] < 1 || grid[2] < 1 || grid[1] > 65535 || grid[2] > 65535)
     throw Error(fmt::format("{}: a launch of {} x {} x {} blocks of {} threads", op, grid[0], grid[1], grid[2], threads));
   constexpr std::size_t kMostShared = 227 << 10;
   if (shared_bytes > kMostShared) throw Error(fmt::format("{}: {} bytes of shared memory", op, shared_bytes));
-  ++launched;
+  {
+    const std::lock_guard lock(counting);
+    ++counts[{name, std::string(dtype)}];
+  }
   const DeviceAccess access;
   const std::int64_t blocks = std::int64_t{grid[0]} * grid[1] * grid[2];
   std::exception_ptr failure;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 namespace vitrine::cuda::emulation {
 
@@ -25,9 +26,12 @@ struct Block {
 enum class Order { forward, backward };
 void set_order(Order order);
 
-// Runs `thread` for all threads of all blocks. Throws Error, which names `op`, where threads do not meet.
-void run(const std::string& op, const int (&grid)[3], int threads, std::size_t shared_bytes, const std::function<void()>& thread);
+// Runs `thread` for all threads of all blocks. Throws Error, which has `what`, where threads do not meet.
+// `what` names it in messages; launches are counted by op and type.
+void run(const std::string& what, const char* op, std::string_view dtype, const int (&grid)[3], int threads,
+         std::size_t shared_bytes, const std::function<void()>& thread);
 std::int64_t launches();  // so far
+std::int64_t launches(std::string_view op, std::string_view dtype);
 
 // --- for device.h: of the calling thread ---
 int thread_index();

@@ -59,7 +59,7 @@ TEST_CASE("moving values on the device", "[cuda_host]") {
   const Tensor x = affine(test::random({3, 7, 5}), 100.0f, 3.0f);
   for (const DType from : kAll)
     for (const DType to : kAll) check_same("cast", to, {x.to(from)}, [to](auto t) { return cast(t[0], to); });
-  for (const DType dtype : {DType::f32, DType::bf16, DType::u8}) {
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::u8}) {
     const Tensor t = affine(x, 0.5f, 0.0f).to(dtype);
     check_same("permute", dtype, {t}, [](auto v) {
       const int axes[] = {2, 0, 1};
