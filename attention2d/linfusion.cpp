@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/linear_attention.h>
 #include <vitrine/layers/ops.h>
@@ -23,6 +25,15 @@ Linear make_projection(const Weights& w, std::int64_t dim, bool is_mixed) {
 }
 
 }  // namespace
+
+Tensor linfusion_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::string_view impl) {
+  for (const Tensor& t : {q, k})
+    if (!t.defined() || t.rank() != 4 || t.size(1) == 0)
+      throw Error(fmt::format("linfusion_attention: q or k is {}, expected [B, tokens, heads, head_dim]",
+                              t.defined() ? t.shape().to_string() : "undefined"));
+  const float keys_per_query = static_cast<float>(static_cast<double>(k.size(1)) / static_cast<double>(q.size(1)));
+  return linear_attention(q, k, v, {.normalizer = LinearNormalizer::mean, .eps = 1e-4f, .scale = keys_per_query, .impl = impl});
+}
 
 Tensor LinFusionAttention::Mixer::operator()(const Tensor& x) const {
   if (!in.defined()) return x;
@@ -48,9 +59,7 @@ Tensor LinFusionAttention::operator()(const Tensor& x, const Tensor& context, Te
   detail::check_tokens("linfusion_attention", x, config.dim);
   detail::check_tokens("linfusion_attention", c, config.dim, "context");
   const auto heads = [&](const Tensor& t) { return t.unflatten(2, {config.num_heads, config.dim / config.num_heads}); };
-  const float keys_per_query = static_cast<float>(static_cast<double>(c.size(1)) / static_cast<double>(x.size(1)));
-  const Tensor y = linear_attention(heads(to_q(mix_q(x))), heads(to_k(mix_k(c))), heads(to_v(c)),
-                                    {.normalizer = LinearNormalizer::mean, .eps = 1e-4f, .scale = keys_per_query});
+  const Tensor y = linfusion_attention(heads(to_q(mix_q(x))), heads(to_k(mix_k(c))), heads(to_v(c)));
   return to_out(y.flatten(2, 3), {.residual = std::move(residual)});
 }
 

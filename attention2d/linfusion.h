@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
@@ -16,6 +17,9 @@
 #include <vitrine/layers/weights.h>
 
 namespace vitrine {
+
+// Of projected q [B, N, heads, D], k and v [B, M, heads, D], which may be views -> [B, N, heads, D].
+VITRINE_API Tensor linfusion_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::string_view impl = {});
 
 struct LinFusionAttentionConfig {
   std::int64_t dim = 0, num_heads = 1;

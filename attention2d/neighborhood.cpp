@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/heads.h>
@@ -381,6 +382,32 @@ Tensor neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v,
   for (int axis = 0; axis < q.rank() - 3; ++axis) window *= options.kernel_size[static_cast<std::size_t>(axis)];
   keys += window;
   Context::current().add_macs(q.numel() * keys + out.numel() * keys);
+  return out;
+}
+
+Tensor joint_neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t text_length,
+                                    std::int64_t height, std::int64_t width, NeighborhoodOptions options) {
+  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")})
+    if (!t->defined() || t->rank() != 4 || text_length < 0 || height < 1 || width < 1 || height > t->size(1) / width ||
+        t->size(1) - height * width != text_length)
+      throw Error(fmt::format("joint_neighborhood_attention: {} is {}, expected [B, {} of text + {} x {} of an image, heads, D]",
+                              name, t->defined() ? t->shape().to_string() : "undefined", text_length, height, width));
+  if (options.rpb.defined() || options.additional_keys.defined() || options.additional_values.defined())
+    throw Error(
+        "joint_neighborhood_attention: rpb and additional keys are given, expected none: the text is the additional keys");
+  const std::int64_t L = q.size(1);
+  const auto text = [&](const Tensor& t) { return t.slice(1, 0, text_length); };
+  const auto image = [&](const Tensor& t) { return t.slice(1, text_length, L).unflatten(1, {height, width}); };
+  if (text_length > 0) {
+    options.additional_keys = text(k);
+    options.additional_values = text(v);
+  }
+  const Tensor of_image = neighborhood_attention(image(q), image(k), image(v), options).flatten(1, 2);
+  if (text_length == 0) return of_image;
+  Tensor out = Tensor::empty({q.size(0), L, q.size(2), v.size(3)}, q.dtype(), q.device());
+  Tensor to_text = text(out), to_image = out.slice(1, text_length, L);
+  copy_(to_text, attention(text(q), k, v, {.scale = options.scale}));
+  copy_(to_image, of_image);
   return out;
 }
 

@@ -40,6 +40,12 @@ struct NeighborhoodOptions {
 // 1 <= stride <= kernel_size on every axis.
 VITRINE_API Tensor neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v, const NeighborhoodOptions& options);
 
+// Text and image in one sequence, as in the blocks of diffusion transformers: image tokens see all text and their window of the
+// image, text tokens see all. q, k, v [B, text_length + height * width, heads, D], text first, as clear_attention (clear.h)
+// takes them, whose discs this replaces by windows of kernel_size[0] x kernel_size[1]. No rpb and no additional keys.
+VITRINE_API Tensor joint_neighborhood_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::int64_t text_length,
+                                                std::int64_t height, std::int64_t width, NeighborhoodOptions options);
+
 // The 2-D layer of NAT and DiNAT: qkv, neighborhood attention with position bias, proj. x [B, H, W, C] -> [B, H, W, C].
 // A map smaller than kernel_size * dilation is padded to it with zeros at the bottom and right before qkv, and cropped
 // before proj, as NATTEN's module does.

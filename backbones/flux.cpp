@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -49,7 +50,7 @@ detail::JointAttention::Config attention_config(const FluxConfig& c, bool joint)
   attention.head_dim = c.attention_head_dim;
   attention.qk_norm = "rms_norm";
   attention.text = attention.image_out = joint;
-  attention.clear = c.clear;
+  attention.mixing = c.mixing;
   attention.model = c.name;
   return attention;
 }
@@ -231,7 +232,7 @@ std::unique_ptr<Denoiser> build_flux(std::string_view name, const Weights& w, co
   c.name = name;
   std::optional<std::int64_t> out_channels;
   ArgumentReader reader(name, arguments);
-  c.clear = read_clear(reader, name);
+  c.mixing = read_mixing(reader, name);
   reader.get("patch_size", c.patch_size)
       .get("in_channels", c.in_channels)
       .get("out_channels", out_channels)

@@ -1,12 +1,12 @@
 // FLUX.1: a rectified flow transformer; blocks with a stream of text and one of the image, then blocks with one stream of both.
 //
 // Source: black-forest-labs/flux; diffusers 0.42 transformer_flux.py, whose argument and parameter names these are; CLEAR
-// attention (arXiv:2412.16112, Huage001/CLEAR) by the arguments attention=clear, radius, down, proportional.
+// attention (arXiv:2412.16112, Huage001/CLEAR) by the arguments attention=clear, radius, down, proportional; windows and linear
+// attention by attention=neighborhood (kernel_size) and attention=linfusion.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,7 +25,7 @@ struct FluxConfig {
   std::int64_t joint_attention_dim = 4096, pooled_projection_dim = 768;
   bool guidance_embeds = false;
   std::vector<std::int64_t> axes_dims_rope{16, 56, 56};
-  std::optional<detail::ClearConfig> clear;  // nothing: every token sees all
+  detail::JointMixing mixing;
 };
 
 class VITRINE_API Flux final : public Denoiser {

@@ -1,22 +1,29 @@
 #include <vitrine/backbones/joint_attention.h>
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/clear.h>
+#include <vitrine/attention2d/linfusion.h>
+#include <vitrine/attention2d/neighborhood.h>
 #include <vitrine/backbones/tokens.h>
 
 namespace vitrine::detail {
 
-std::optional<ClearConfig> read_clear(ArgumentReader& reader, std::string_view model) {
+JointMixing read_mixing(ArgumentReader& reader, std::string_view model) {
+  using Kind = JointMixing::Kind;
   std::string attention = "global";
   reader.get("attention", attention);
-  if (parse_choice(model, "attention", attention, {"global", "clear"}) == 0) return std::nullopt;
-  ClearConfig c;
-  reader.get("radius", c.radius).get("down", c.down).get("proportional", c.proportional);
-  require(c.radius > 0 && c.radius <= 1 << 20, model, "radius is out of range");
-  require(c.down > 0 && c.down <= 256, model, "down is out of range");
-  return c;
+  JointMixing m;
+  m.kind = static_cast<Kind>(parse_choice(model, "attention", attention, {"global", "clear", "neighborhood", "linfusion"}));
+  if (m.kind == Kind::clear) reader.get("radius", m.radius).get("down", m.down).get("proportional", m.proportional);
+  if (m.kind == Kind::neighborhood) reader.get("kernel_size", m.kernel_size);
+  require(m.radius > 0 && m.radius <= 1 << 20, model, "radius is out of range");
+  require(m.down > 0 && m.down <= 256, model, "down is out of range");
+  require(m.kernel_size > 0 && m.kernel_size <= 1 << 20, model, "kernel_size is out of range");
+  return m;
 }
 
 JointAttention::JointAttention(const Weights& w, const Config& config) : config_(config) {
@@ -33,8 +40,8 @@ JointAttention::JointAttention(const Weights& w, const Config& config) : config_
     norm_added_k_ = norm("norm_added_k");
     if (c.text_out) to_add_out = Linear(w / "to_add_out", inner, c.dim);
   }
-  if (c.clear && c.clear->down > 1) {
-    const std::int64_t f = c.clear->down;
+  if (c.mixing.down > 1) {
+    const std::int64_t f = c.mixing.down;
     spatial_weight_ = (w / "processor").get("spatial_weight", {1, 1, 1, f, 1, f, 1}).clone();
   }
 }
@@ -76,16 +83,27 @@ Tensor JointAttention::attend(Tensor& qkv, const JointTokens& tokens) const {
     rotary_(q, tokens.sin, tokens.cos, RotaryLayout::pairs);
     rotary_(k, tokens.sin, tokens.cos, RotaryLayout::pairs);
   }
-  if (c.clear) {
-    ClearOptions options;
-    options.height = tokens.height;
-    options.width = tokens.width;
-    options.text_length = tokens.text;
-    options.radius = c.clear->radius;
-    options.down_factor = c.clear->down > 1 ? c.clear->down : 0;
-    options.spatial_weight = spatial_weight_;
-    options.proportional = c.clear->proportional;
-    return clear_attention(q, k, v, options).flatten(2, 3);
+  switch (const JointMixing& m = c.mixing; m.kind) {
+    case JointMixing::Kind::clear: {
+      ClearOptions options;
+      options.height = tokens.height;
+      options.width = tokens.width;
+      options.text_length = tokens.text;
+      options.radius = m.radius;
+      options.down_factor = m.down > 1 ? m.down : 0;
+      options.spatial_weight = spatial_weight_;
+      options.proportional = m.proportional;
+      return clear_attention(q, k, v, options).flatten(2, 3);
+    }
+    case JointMixing::Kind::neighborhood: {
+      NeighborhoodOptions options;
+      options.kernel_size = {std::min(m.kernel_size, tokens.height), std::min(m.kernel_size, tokens.width), 1};
+      return joint_neighborhood_attention(q, k, v, tokens.text, tokens.height, tokens.width, options).flatten(2, 3);
+    }
+    case JointMixing::Kind::linfusion:
+      return linfusion_attention(q, k, v).flatten(2, 3);
+    case JointMixing::Kind::global:
+      break;
   }
   if (c.text && !c.text_out) q = q.slice(1, tokens.text, q.size(1));
   return attention(q, k, v).flatten(2, 3);

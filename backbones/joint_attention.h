@@ -1,12 +1,12 @@
 // Attention of text and image tokens in one sequence, each with projections of its own (MM-DiT: SD3, FLUX), or of a sequence that
-// is one already. Text comes first. With CLEAR an image token sees only a disc of the image (attention2d/clear.h).
+// is one already. Text comes first. With CLEAR an image token sees only a disc of the image (attention2d/clear.h), with
+// neighborhoods a window of it; LinFusion's linear attention sees all.
 //
 // Source: arXiv:2403.03206; CLEAR arXiv:2412.16112; diffusers' names: to_q, to_k, to_v, to_out.0 of the image, add_q_proj,
 // add_k_proj, add_v_proj, to_add_out of the text, norm_q, norm_k, norm_added_q, norm_added_k, processor.spatial_weight.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -18,13 +18,17 @@
 
 namespace vitrine::detail {
 
-struct ClearConfig {
-  std::int64_t radius = 8;
-  std::int64_t down = 1;      // > 1: image tokens also see keys and values pooled in blocks of down x down
-  bool proportional = false;  // scale by the logarithm of the sequence's length
+// How the tokens see each other. Of LinFusion only the attention is taken, over text and image.
+struct JointMixing {
+  enum class Kind : std::uint8_t { global, clear, neighborhood, linfusion };
+  Kind kind = Kind::global;
+  std::int64_t radius = 8;        // clear
+  std::int64_t down = 1;          // clear, > 1: image tokens also see keys and values pooled in blocks of down x down
+  bool proportional = false;      // clear: scale by the logarithm of the sequence's length
+  std::int64_t kernel_size = 15;  // neighborhood: of a window's side, at most the image's
 };
-// The model's arguments attention=clear, radius, down and proportional; nothing where attention is absent or "global".
-std::optional<ClearConfig> read_clear(ArgumentReader& reader, std::string_view model);
+// The model's arguments attention and, of the kind that it names, radius, down, proportional or kernel_size.
+JointMixing read_mixing(ArgumentReader& reader, std::string_view model);
 
 // A sequence: text, then the image's tokens row by row.
 struct JointTokens {
@@ -40,7 +44,7 @@ class JointAttention {
     bool text = false;      // the text has projections of its own
     bool text_out = true;   // and an output: without, text tokens are keys and values only
     bool image_out = true;  // else the caller projects
-    std::optional<ClearConfig> clear;
+    JointMixing mixing;
     std::string_view model;
   };
 

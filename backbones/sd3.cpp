@@ -1,6 +1,7 @@
 #include <vitrine/backbones/sd3.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -46,7 +47,7 @@ detail::JointAttention attention(const Weights& w, const Sd3Config& c, bool text
   attention.qk_norm = c.qk_norm;
   attention.text = text;
   attention.text_out = text_out;
-  attention.clear = c.clear;
+  attention.mixing = c.mixing;
   attention.model = c.name;
   return {w, attention};
 }
@@ -162,7 +163,7 @@ std::unique_ptr<Denoiser> build_sd3(std::string_view name, const Weights& w, con
   std::optional<std::string> qk_norm;
   std::optional<std::int64_t> out_channels = c.out_channels;
   ArgumentReader reader(name, arguments);
-  c.clear = read_clear(reader, name);
+  c.mixing = read_mixing(reader, name);
   reader.get("sample_size", c.sample_size)
       .get("patch_size", c.patch_size)
       .get("in_channels", c.in_channels)

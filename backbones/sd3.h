@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,7 +27,7 @@ struct Sd3Config {
   std::int64_t pos_embed_max_size = 96;             // side of the position table in patches, of which a map takes the middle
   std::vector<std::int64_t> dual_attention_layers;  // blocks with attn2
   std::string qk_norm;                              // empty: none
-  std::optional<detail::ClearConfig> clear;         // nothing: every token sees all
+  detail::JointMixing mixing;
 };
 
 class VITRINE_API Sd3 final : public Denoiser {

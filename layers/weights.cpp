@@ -88,7 +88,11 @@ Weights Weights::in(DType dtype) const {
 }
 
 Device Weights::device() const { return state_->options.device; }
-const WeightsOptions& Weights::options() const { return state_->options; }
+WeightsOptions Weights::options() const {
+  WeightsOptions here = state_->options;
+  here.dtype = dtype_;
+  return here;
+}
 const WeightSource& Weights::source() const { return *state_->source; }
 std::shared_ptr<const WeightSource> Weights::shared_source() const { return state_->source; }
 void Weights::replace_source(std::shared_ptr<const WeightSource> source) const { state_->source = std::move(source); }

@@ -59,7 +59,7 @@ class VITRINE_API Weights {
   const std::string& path() const { return path_; }  // "blocks.3.attn"
   DType dtype() const { return dtype_; }
   Device device() const;
-  const WeightsOptions& options() const;
+  WeightsOptions options() const;
   const WeightSource& source() const;
   // For a source under other names: all cursors of this tree read from `source` from here on. Before anything is read.
   std::shared_ptr<const WeightSource> shared_source() const;

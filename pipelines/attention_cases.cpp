@@ -33,6 +33,7 @@
 #include <vitrine/attention2d/varied_window.h>
 #include <vitrine/attention2d/window.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/ops.h>
 #include <vitrine/weights/sources.h>
 
 namespace vitrine {
@@ -143,12 +144,24 @@ class CaseText {
   std::vector<std::string_view> known_;
 };
 
+constexpr std::int64_t kPiece = 1 << 14;  // tokens
+
 // q, k and v as views of one fused projection [B, tokens..., 3, heads, dim], as in a model.
 Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, std::int64_t heads, std::int64_t dim) {
   Shape shape{c.batch};
   for (const std::int64_t size : tokens) shape.push_back(size);
   for (const std::int64_t size : {std::int64_t{3}, heads, dim}) shape.push_back(size);
-  return synthetic_tensor("bench.qkv", shape).to(c.dtype);
+  const std::int64_t n = shape.numel() / (c.batch * 3 * heads * dim);
+  if (n <= kPiece) return synthetic_tensor("bench.qkv", shape).to(c.dtype);
+  // The tokens of large maps repeat: all of them in f32 first would take as much memory again and more.
+  Tensor all = Tensor::empty({c.batch, n, 3, heads, dim}, c.dtype);
+  const Tensor piece = synthetic_tensor("bench.qkv", {c.batch, kPiece, 3, heads, dim}).to(c.dtype);
+  for (std::int64_t at = 0; at < n; at += kPiece) {
+    const std::int64_t count = std::min(kPiece, n - at);
+    Tensor to = all.slice(1, at, at + count);
+    copy_(to, piece.slice(1, 0, count));
+  }
+  return all.view(shape);
 }
 
 AttentionProblem make_sdpa(CaseText& c) {
@@ -162,16 +175,42 @@ AttentionProblem make_sdpa(CaseText& c) {
       .tokens = {n}};
 }
 
+// Linear attention as LinFusion has it, on given q, k, v.
+AttentionProblem make_elu(CaseText& c) {
+  const std::int64_t h = c.count("h"), n = c.count("n"), d = c.count("d");
+  c.finish(0);
+  const Tensor qkv = projection(c, {n}, h, d);
+  return {
+      .run =
+          [=](std::string_view impl) { return linfusion_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), impl); },
+      .takes_impl = true,
+      .tokens = {n}};
+}
+
 template <int kAxes>
 AttentionProblem make_neighborhood(CaseText& c) {
   const auto& sizes = c.sizes(kAxes);
   const std::int64_t h = c.count("h"), d = c.count("d"), k = c.number("k"), dilation = c.number("dil", 1);
   const bool rpb = c.flag("rpb");
+  const std::int64_t text = kAxes == 2 ? c.number("t", 0) : 0;
   c.finish(kAxes);
+  if (text > 0 && rpb) c.fail("t and rpb exclude each other");
   NeighborhoodOptions options;
   options.kernel_size.fill(k);
   options.dilation.fill(dilation);
   if (rpb) options.rpb = synthetic_parameter("bench.rpb", {h, 2 * k - 1, 2 * k - 1});
+  if (text > 0) {
+    const Tensor qkv = projection(c, {text + sizes[0] * sizes[1]}, h, d);
+    return {.run =
+                [=](std::string_view impl) {
+                  NeighborhoodOptions o = options;
+                  o.impl = impl;
+                  return joint_neighborhood_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), text, sizes[0],
+                                                      sizes[1], o);
+                },
+            .takes_impl = true,
+            .tokens = sizes};
+  }
   const Tensor qkv = projection(c, sizes, h, d);
   return {.run =
               [=](std::string_view impl) {
@@ -401,7 +440,8 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {{"sdpa", "sdpa_h3_n197_d64", "global attention of n tokens", "sdpa_h2_n{tokens}_d32"}, make_sdpa},
     {{"na1d", "na1d_3136_h2_d32_k7", "neighborhood attention on a line, _dil2 for a dilation", ""}, make_neighborhood<1>},
-    {{"na2d", "na2d_56x56_h2_d32_k7", "neighborhood attention on a map, _dil2 for a dilation, _rpb for a position bias",
+    {{"na2d", "na2d_56x56_h2_d32_k7",
+      "neighborhood attention on a map, _dil2 for a dilation, _rpb for a position bias, _t512 for text tokens before the map",
       "na2d_{side}x{side}_h2_d32_k7"},
      make_neighborhood<2>},
     {{"na3d", "na3d_16x28x28_h2_d32_k3", "neighborhood attention on a volume, _dil2 for a dilation", ""}, make_neighborhood<3>},
@@ -434,6 +474,7 @@ constexpr Kind kKinds[] = {
       "hilo_{side}x{side}_c64_h2_w2_a5"},
      make_hilo},
     {{"linear", "linear_n1024_c1152_h36", "ReLU linear attention layer", "linear_n{tokens}_c64_h2"}, make_linear},
+    {{"elu", "elu_h24_n4096_d128", "LinFusion's linear attention of n tokens, without projections", ""}, make_elu},
     {{"linfusion", "linfusion_n1024_c320_h5", "LinFusion layer, _m80 for the width within to_q_ and to_k_",
       "linfusion_n{tokens}_c64_h2"},
      make_linfusion},

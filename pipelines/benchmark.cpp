@@ -57,27 +57,36 @@ WeightsOptions computing(const BenchmarkOptions& options) {
 // Fills in the row's times, rates and peaks.
 void time_passes(const std::function<void()>& pass, const BenchmarkOptions& options, const Building& building,
                  BenchmarkRow& row) {
-  // The first passes make primitives and fill the allocator's cache.
-  const auto warm_up = Clock::now();
-  for (int i = 0; i < 2 || seconds_since(warm_up) < 0.1 * options.seconds; ++i) {
-    if (options.cancelled && options.cancelled()) break;
-    pass();
-  }
-  const std::int64_t held = memory_stats().in_use;
-  reset_peak_memory();
-  Context::current().reset_macs();
-  pass();
-  const double macs = static_cast<double>(Context::current().macs());
-  row.peak_activation_bytes = memory_stats().peak - held;
-  row.peak_bytes = std::max(building.peak, memory_stats().peak - building.before);
-
-  std::vector<double> samples;
-  const auto start = Clock::now();
-  do {
+  const auto timed = [&] {
     const auto begin = Clock::now();
     pass();
-    samples.push_back(1e3 * seconds_since(begin));
-  } while (seconds_since(start) < options.seconds && !(options.cancelled && options.cancelled()));
+    return 1e3 * seconds_since(begin);
+  };
+  const auto counted = [&] {
+    const std::int64_t held = memory_stats().in_use;
+    reset_peak_memory();
+    Context::current().reset_macs();
+    const double milliseconds = timed();
+    row.peak_activation_bytes = memory_stats().peak - held;
+    row.peak_bytes = std::max(building.peak, memory_stats().peak - building.before);
+    return milliseconds;
+  };
+  const auto cancelled = [&] { return options.cancelled && options.cancelled(); };
+  std::vector<double> samples;
+  const auto warm_up = Clock::now();
+  double macs = 0;
+  if (const double first = counted(); first > 1e3 * options.alone_seconds) {
+    macs = static_cast<double>(Context::current().macs());
+    samples.push_back(first);
+  } else {
+    // The first passes make primitives and fill the allocator's cache.
+    for (int i = 1; (i < 2 || seconds_since(warm_up) < 0.1 * options.seconds) && !cancelled(); ++i) pass();
+    counted();
+    macs = static_cast<double>(Context::current().macs());
+    const auto start = Clock::now();
+    do samples.push_back(timed());
+    while (seconds_since(start) < options.seconds && !cancelled());
+  }
   std::sort(samples.begin(), samples.end());
   const std::size_t n = samples.size();
   row.runs = static_cast<int>(n);

@@ -2,6 +2,7 @@
 // weights and input.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -19,6 +20,7 @@ struct BenchmarkOptions {
   bool int8_weights = false;        // as in WeightsOptions
   std::string impl{};               // a candidate of an attention operator instead of the best
   double seconds = 5.0;             // of timed passes; untimed ones come before
+  double alone_seconds = HUGE_VAL;  // a first pass that takes longer is all that is timed
   std::function<bool()> cancelled;  // asked between passes; what was timed until then is the result
 };
 

@@ -77,17 +77,37 @@ GenerationProblem dit(Words words, std::int64_t batch, const WeightsOptions& com
   return step({.name = fmt::format("DiT-{}/{}", size, words[1])}, batch, computing);
 }
 
-// One joint and one single block. The text has few channels, so that what stands before the blocks costs nothing.
-GenerationProblem flux_pair(Words words, std::int64_t batch, const WeightsOptions& computing) {
-  const std::int64_t tokens = number(words[0], "n", 1 << 16), text = number(words[1], "t", 1 << 16);
+// Some blocks of FLUX. The text has few channels, so that what stands before the blocks costs nothing.
+GenerationProblem flux(Arguments blocks, Words words, std::int64_t batch, const WeightsOptions& computing) {
+  const std::int64_t tokens = number(words[0], "n", 1 << 18), text = number(words[1], "t", 1 << 16);
   const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(tokens)));
   if (side * side != tokens) throw Error(fmt::format("{} image tokens are no square", tokens));
+  blocks["joint_attention_dim"] = "64";
   return step({.name = "FluxTransformer2DModel",
-               .arguments = {{"num_layers", "1"}, {"num_single_layers", "1"}, {"joint_attention_dim", "64"}},
+               .arguments = std::move(blocks),
                .height = 2 * side,
                .width = 2 * side,
                .text_tokens = text},
               batch, computing);
+}
+GenerationProblem flux_pair(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return flux({{"num_layers", "1"}, {"num_single_layers", "1"}}, words, batch, computing);
+}
+GenerationProblem flux_joint(std::string_view attention, Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return flux({{"num_layers", "1"}, {"num_single_layers", "0"}, {"attention", fmt::format("\"{}\"", attention)}}, words, batch,
+              computing);
+}
+GenerationProblem flux_global(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return flux_joint("global", words, batch, computing);
+}
+GenerationProblem flux_clear(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return flux_joint("clear", words, batch, computing);
+}
+GenerationProblem flux_neighborhood(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return flux_joint("neighborhood", words, batch, computing);
+}
+GenerationProblem flux_linfusion(Words words, std::int64_t batch, const WeightsOptions& computing) {
+  return flux_joint("linfusion", words, batch, computing);
 }
 
 GenerationProblem unet(std::string_view name, Arguments arguments, Words words, std::int64_t batch,
@@ -146,6 +166,10 @@ GenerationProblem vae_encode(Words words, std::int64_t batch, const WeightsOptio
 constexpr GenerationForm kForms[] = {
     {"dit", "dit_xl_2", "a step of DiT-XL/2 on latents of 32 x 32", dit},
     {"flux_pair", "flux_pair_n1024_t512", "a joint and a single block of FLUX, so many tokens of image and text", flux_pair},
+    {"flux_global", "flux_global_n1024_t512", "a joint block of FLUX alone", flux_global},
+    {"flux_clear", "flux_clear_n1024_t512", "the same with CLEAR of radius 8", flux_clear},
+    {"flux_neighborhood", "flux_neighborhood_n1024_t512", "the same with windows of 15 x 15", flux_neighborhood},
+    {"flux_linfusion", "flux_linfusion_n1024_t512", "the same with LinFusion's linear attention", flux_linfusion},
     {"unet_sd15", "unet_sd15_64", "a step of Stable Diffusion 1.5 on latents of this side", unet_sd15},
     {"unet_sd15_linfusion", "unet_sd15_linfusion_64", "the same with linear self-attention", unet_sd15_linfusion},
     {"unet_sd15_agent", "unet_sd15_agent_64", "the same with merged tokens and agents", unet_sd15_agent},

@@ -62,6 +62,12 @@ std::vector<std::string> series_names(const Plot& plot) {
   return names;
 }
 
+bool has_guesses(const Plot& plot) {
+  return std::any_of(plot.panels.begin(), plot.panels.end(), [](const PlotPanel& panel) {
+    return std::any_of(panel.series.begin(), panel.series.end(), [](const PlotSeries& series) { return series.guessed > 0; });
+  });
+}
+
 std::string stroke_of(std::size_t index) {
   constexpr std::size_t kCount = std::size(kColors);
   const std::string_view dash = kDashes[index / kCount % std::size(kDashes)];
@@ -102,13 +108,24 @@ std::string draw(const PlotPanel& panel, double top, const std::vector<std::stri
               fmt::format("text-anchor=\"middle\" transform=\"translate(20 {:.1f}) rotate(-90)\"", top + kHeight / 2));
   for (const PlotSeries& series : panel.series) {
     const std::size_t index = static_cast<std::size_t>(std::find(names.begin(), names.end(), series.name) - names.begin());
-    std::string points, dots;
-    for (const auto& [x, y] : series.points) {
-      points += fmt::format("{}{:.1f},{:.1f}", points.empty() ? "" : " ", across.at(x), up.at(y));
-      dots += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" fill=\"{}\"><title>{}: {:g}, {:.4g}</title></circle>\n",
-                          across.at(x), up.at(y), kColors[index % std::size(kColors)], escape(series.name), x, y);
+    const std::size_t measured = series.points.size() - std::min(series.guessed, series.points.size());
+    const std::string_view color = kColors[index % std::size(kColors)];
+    std::string known, guessed, dots;
+    for (std::size_t i = 0; i < series.points.size(); ++i) {
+      const auto& [x, y] = series.points[i];
+      const std::string at = fmt::format(" {:.1f},{:.1f}", across.at(x), up.at(y));
+      if (i < measured) known += at;
+      if (i + 1 >= measured) guessed += at;
+      dots += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{}\" {}><title>{}: {:g}, {:.4g}{}</title></circle>\n",
+                          across.at(x), up.at(y), i < measured ? 3 : 4,
+                          i < measured ? fmt::format("fill=\"{}\"", color) : fmt::format("fill=\"white\" stroke=\"{}\"", color),
+                          escape(series.name), x, y, i < measured ? "" : ", extrapolated");
     }
-    svg += fmt::format("<polyline points=\"{}\" fill=\"none\" {}/>\n{}", points, stroke_of(index), dots);
+    if (!known.empty()) svg += fmt::format("<polyline points=\"{}\" fill=\"none\" {}/>\n", known.substr(1), stroke_of(index));
+    if (measured < series.points.size())
+      svg += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\" stroke-dasharray=\"1 4\"/>\n",
+                         guessed.substr(1), color);
+    svg += dots;
   }
   return svg;
 }
@@ -135,10 +152,16 @@ std::string to_svg(const Plot& plot) {
     body += line(legend, y, legend + 30, y, stroke_of(i));
     body += text(legend + 38, y + 4, names[i], "");
   }
+  if (has_guesses(plot)) {
+    const double y = kTop + 8 + kLine * static_cast<double>(names.size());
+    body += line(legend, y, legend + 30, y, "stroke=\"#444\" stroke-width=\"2\" stroke-dasharray=\"1 4\"");
+    body += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"white\" stroke=\"#444\"/>\n", legend + 15, y);
+    body += text(legend + 38, y + 4, "extrapolated", "");
+  }
   for (std::size_t i = 0; i < notes.size(); ++i)
     body += text(kLeft, top - 18 + kLine * static_cast<double>(i), notes[i], "font-size=\"12\" fill=\"#444\"");
-  const double height =
-      std::max(top - 18 + kLine * static_cast<double>(notes.size()) + 8, kTop + kLine * static_cast<double>(names.size()) + 20);
+  const double height = std::max(top - 18 + kLine * static_cast<double>(notes.size()) + 8,
+                                 kTop + kLine * static_cast<double>(names.size() + 1) + 20);
   return fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} {1:.0f}\" "
       "font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{2}</svg>\n",

@@ -1,6 +1,7 @@
 // Line charts on logarithmic axes, as SVG.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@ namespace vitrine {
 struct PlotSeries {
   std::string name;
   std::vector<std::pair<double, double>> points;  // both above 0, in the order of drawing
+  std::size_t guessed = 0;                        // so many of the last are extrapolated: drawn hollow, the line to them dotted
 };
 
 // Charts stand one below the other and share the series' colours and one legend; a series is known by its name.

@@ -21,8 +21,10 @@
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/attention_cases.h>
 #include <vitrine/pipelines/benchmark.h>
+#include <vitrine/pipelines/commands/benchmark_report.h>
 #include <vitrine/pipelines/commands/command.h>
 #include <vitrine/pipelines/commands/files.h>
+#include <vitrine/pipelines/commands/flux_growth.h>
 #include <vitrine/pipelines/commands/model_options.h>
 #include <vitrine/pipelines/generation_cases.h>
 #include <vitrine/pipelines/plot.h>
@@ -34,88 +36,12 @@ namespace {
 struct Options {
   bool int8_weights = false;
   std::vector<std::string> names;
-  std::string plot, impl;
+  std::string plot, impl, of;
+  std::vector<std::int64_t> sides;
+  double most_seconds = 300;
   std::int64_t batch_size = 1;
   std::int64_t height = 0, width = 0;
   double seconds = 5.0;
-};
-
-double megabytes(std::int64_t bytes) { return 1e-6 * static_cast<double>(bytes); }
-
-nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
-  nlohmann::ordered_json json{{"case", row.name}, {"dtype", row.dtype}, {"batch", row.batch_size}};
-  if (row.tokens.empty())
-    json[row.of_latents ? "latent_size" : "img_size"] = {row.height, row.width};
-  else
-    json["tokens"] = row.tokens;
-  json.update({{"threads", row.threads},
-               {"version", VITRINE_VERSION},
-               {"median_ms", row.median_ms},
-               {"min_ms", row.min_ms},
-               {"p90_ms", row.p90_ms},
-               {"runs", row.runs}});
-  if (row.tokens.empty()) json["images_per_second"] = row.images_per_second;
-  json.update({{"gflops", row.gflops},
-               {"gmacs", row.gmacs},
-               {"gemm_gflops", peak},
-               {"gemm_share", row.gflops / peak},
-               {"weights_dtype", row.int8_weights ? "i8" : row.dtype},
-               {"parameters", row.parameters},
-               {"parameter_bytes", row.parameter_bytes},
-               {"weight_bytes", row.weight_bytes},
-               {"peak_activation_bytes", row.peak_activation_bytes},
-               {"peak_bytes", row.peak_bytes},
-               {"resident_bytes", row.resident_bytes}});
-  return json;
-}
-
-// The rows of a run, printed as they come (JSON) or as one table at its end.
-class Report {
- public:
-  explicit Report(Console& console, DType dtype) : console_(console), peak_(measure_gemm_gflops(dtype)) {
-    if (!console.options().json)
-      console.print(
-          fmt::format("{} threads, {}, matrix product {:.0f} GFLOP/s", Context::current().threads(), name_of(dtype), peak_));
-  }
-
-  double peak() const { return peak_; }
-  int failed() const { return failed_; }
-
-  void add(const BenchmarkRow& row) {
-    if (console_.options().json) {
-      console_.print_json(as_json(row, peak_), -1);
-      console_.flush();
-    }
-    const std::string size =
-        row.tokens.empty() ? fmt::format("{}x{}", row.height, row.width) : fmt::format("{}", fmt::join(row.tokens, "x"));
-    table_.push_back({row.name, size, std::to_string(row.batch_size), fmt::format("{:.3f}", row.median_ms),
-                      fmt::format("{:.3f}", row.min_ms), fmt::format("{:.3f}", row.p90_ms),
-                      fmt::format("{:.1f}", row.images_per_second), fmt::format("{:.1f}", row.gflops),
-                      fmt::format("{:.0f}%", 100 * row.gflops / peak_), fmt::format("{:.1f}", megabytes(row.parameter_bytes)),
-                      fmt::format("{:.1f}", megabytes(row.peak_activation_bytes))});
-  }
-  void fail(const std::string& name, const Error& error) {
-    ++failed_;
-    if (console_.options().json)
-      console_.print_json({{"case", name}, {"error", error.what()}}, -1);
-    else
-      console_.warn(error.what());
-  }
-  int finish() {
-    if (!console_.options().json && table_.size() > 1) {
-      const int right[] = {2, 3, 4, 5, 6, 7, 8, 9, 10};
-      console_.print(format_table(table_, right));
-    }
-    if (interrupted()) return kInterrupted;
-    return failed_ > 0 ? kFailure : kSuccess;
-  }
-
- private:
-  Console& console_;
-  double peak_;
-  int failed_ = 0;
-  std::vector<std::vector<std::string>> table_{
-      {"name", "size", "batch", "median ms", "min", "p90", "images/s", "GFLOP/s", "of GEMM", "parameters MB", "activations MB"}};
 };
 
 BenchmarkOptions options_of(const Console& console, const Options& options) {
@@ -161,16 +87,6 @@ int run_benchmark(Console& console, const Options& options) {
 
 constexpr std::int64_t kSides[] = {16, 32, 64, 128, 256, 512};
 constexpr double kMostSeconds = 10;  // of one pass; beyond it a size is out of reach
-
-// Bytes that can still be had; 0 where it is not known.
-std::int64_t available_bytes() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string line; std::getline(info, line);) {
-    std::int64_t kilobytes = 0;
-    if (line.starts_with("MemAvailable:") && std::istringstream(line.substr(13)) >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
-}
 
 // What the next size would take, from the last two: the growth between them goes on, from 4 (as the tokens) to 16 (as pairs
 // of tokens) times.
@@ -258,6 +174,14 @@ int run_plot(Console& console, const Options& options) {
   check_output("--plot", options.plot, kExtensions);
   if (options.int8_weights) throw UsageError("--plot is of attention, --weights-dtype of models and denoisers");
   if (options.height > 0) throw UsageError("--plot has its own sizes; --img-size does not apply");
+  if (is_flux_growth(options.of)) {
+    if (!options.impl.empty()) throw UsageError(fmt::format("--impl does not apply to --of {}", options.of));
+    const FluxGrowthOptions growth{options.plot, options.of, options.names, options.sides, options.most_seconds};
+    check_flux_growth(growth);
+    Report report(console, console.options().dtype);
+    return run_flux_growth(console, growth, options_of(console, options), report);
+  }
+  if (!options.sides.empty()) throw UsageError("--sides is for --of flux-attention and flux-block");
   const std::vector<Wanted> all = wanted_forms(options.names);
   const BenchmarkOptions each = options_of(console, options);
   Report report(console, each.dtype);
@@ -306,7 +230,8 @@ const Command kBenchmarkCommand{
         "  vitrine benchmark na2d_56x56_h2_d32_k7 sdpa_h3_n197_d64\n"
         "  vitrine benchmark dit_xl_2 vae_decode_32 'stable-diffusion-v1-5[attention=linfusion]@32' --dtype bf16\n"
         "  vitrine benchmark dit_xl_2 --dtype bf16 --weights-dtype i8\n"
-        "  vitrine benchmark --plot attention.svg --seconds 0.5",
+        "  vitrine benchmark --plot attention.svg --seconds 0.5\n"
+        "  vitrine benchmark --plot flux.svg --of flux-attention --dtype bf16 --seconds 1",
     .declare = [](CLI::App& app) -> std::function<int(Console&)> {
       const auto options = std::make_shared<Options>();
       std::string cases;
@@ -336,8 +261,23 @@ const Command kBenchmarkCommand{
                      "Draw time and memory of attention against the map's side (16 to 512 tokens), all kinds or those that are "
                      "named: na2d focal")
           ->option_text("FILE.svg");
+      app.add_option(
+             "--of", options->of,
+             "What --plot draws: attention (default); flux-attention or flux-block, FLUX.1's attention alone or one of its "
+             "blocks against the picture's side, by these NAMEs: full clear neighborhood linfusion (default: all)")
+          ->option_text("WHAT")
+          ->check(CLI::IsMember({"attention", "flux-attention", "flux-block"}));
+      app.add_option("--sides", options->sides,
+                     "Sides of the pictures of --of flux-..., in pixels (default 512,1024,2048,4096,8192)")
+          ->option_text("N,...")
+          ->delimiter(',');
+      app.add_option("--most-seconds", options->most_seconds,
+                     "Points of --of flux-... whose pass would take longer are extrapolated (default 300)")
+          ->option_text("S")
+          ->check(CLI::Range(0.0, 86400.0));
       return [options](Console& console) {
         if (!options->plot.empty()) return run_plot(console, *options);
+        if (!options->of.empty() || !options->sides.empty()) throw UsageError("--of and --sides need --plot FILE.svg");
         if (options->names.empty()) throw UsageError("NAME is required, a model or an attention case; or --plot FILE.svg");
         return run_benchmark(console, *options);
       };

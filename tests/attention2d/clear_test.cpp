@@ -59,13 +59,17 @@ TEST_CASE("CLEAR's kernels are the reference on random problems") {
 
 TEST_CASE("an image wider than a panel, more tokens for all than a block") {
   Random random(12);
-  const ClearOptions options{.height = 3, .width = 300, .text_length = 600, .radius = 40};
-  const Tensor x = random.tensor({1, 1500, 3, 1, 24});
-  const Tensor expected = run(x.select(2, 0), x.select(2, 1), x.select(2, 2), options, "reference");
-  for (const std::string& impl : discs()) {
-    INFO(impl);
-    CHECK(difference(run(x.select(2, 0), x.select(2, 1), x.select(2, 2), options, impl), expected, 1e-5) == "");
-  }
+  for (const std::int64_t radius : {8, 40})
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const ClearOptions options{.height = 3, .width = 300, .text_length = 600, .radius = radius};
+      const Tensor x = random.tensor({1, 1500, 3, 1, 24}).to(dtype);
+      const Tensor expected = run(x.select(2, 0), x.select(2, 1), x.select(2, 2), options, "reference");
+      for (const std::string& impl : discs()) {
+        INFO(fmt::format("{} radius {} {}", impl, radius, name_of(dtype)));
+        CHECK(difference(run(x.select(2, 0), x.select(2, 1), x.select(2, 2), options, impl), expected, tolerance_of(dtype)) ==
+              "");
+      }
+    }
 }
 
 TEST_CASE("a disc that covers the image is global attention over text and image") {

@@ -346,5 +346,43 @@ TEST_CASE("neighborhood attention refuses what does not fit, in one line") {
       contains("no implementation 'fused'") && contains("fused_scalar (a causal axis)") && contains("reference (can run)"));
 }
 
+TEST_CASE("text before a map: image tokens see it and their window, text sees all") {
+  Random random(41);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const std::int64_t T = 5, H = 6, W = 9;
+    const Tensor q = random.tensor({2, T + H * W, 4, 16}).to(dtype), k = random.tensor({2, T + H * W, 2, 16}).to(dtype),
+                 v = random.tensor({2, T + H * W, 2, 12}).to(dtype);
+    const auto image = [&](const Tensor& t) { return t.slice(1, T, T + H * W).unflatten(1, {H, W}); };
+    NeighborhoodOptions options{.kernel_size = {3, 5, 1}};
+    const Tensor out = joint_neighborhood_attention(q, k, v, T, H, W, options);
+    CHECK(test::same_bits(out.slice(1, 0, T).contiguous(), attention(q.slice(1, 0, T), k, v)));
+    options.additional_keys = k.slice(1, 0, T);
+    options.additional_values = v.slice(1, 0, T);
+    options.impl = "reference";
+    CHECK(difference(image(out).contiguous(), neighborhood_attention(image(q), image(k), image(v), options),
+                     tolerance_of(dtype)) == "");
+    // A window that is the map: global attention.
+    const Tensor all = joint_neighborhood_attention(q, k, v, T, H, W, {.kernel_size = {H, W, 1}});
+    CHECK(difference(all, attention(q, k, v, {.impl = "reference"}), tolerance_of(dtype)) == "");
+  }
+  const Tensor x = Tensor::zeros({1, 20, 2, 8});
+  const Tensor bare = joint_neighborhood_attention(x, x, x, 0, 4, 5, {.kernel_size = {3, 3, 1}});
+  CHECK(bare.shape() == x.shape());
+  const auto refused = [&](const Tensor& t, std::int64_t text, std::int64_t height, std::int64_t width,
+                           NeighborhoodOptions options) {
+    options.kernel_size = {3, 3, 1};
+    CHECK_THROWS_WITH(joint_neighborhood_attention(t, t, t, text, height, width, options),
+                      contains("joint_neighborhood_attention: "));
+  };
+  refused(x, 1, 4, 5, {});
+  refused(x, -1, 3, 7, {});
+  refused(x, 0, 0, 5, {});
+  refused(x, 0, std::int64_t{1} << 62, 4, {});
+  refused(Tensor(), 0, 4, 5, {});
+  refused(Tensor::zeros({20, 2, 8}), 0, 4, 5, {});
+  refused(x, 0, 4, 5, {.rpb = Tensor::zeros({2, 5, 5})});
+  refused(x, 0, 4, 5, {.additional_keys = x, .additional_values = x});
+}
+
 }  // namespace
 }  // namespace vitrine

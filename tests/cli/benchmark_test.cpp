@@ -136,6 +136,59 @@ TEST_CASE("the chart of attention by map size") {
   usage({"benchmark", "--plot", "chart.svg", "--img-size", "64"}, "--img-size");
 }
 
+TEST_CASE("the chart of FLUX's attention by the picture's side") {
+  const auto folder = std::filesystem::temp_directory_path() / ("vitrine-growth-" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  const std::string file = (folder / "growth.svg").string();
+  const std::vector<std::string> common{"benchmark", "--plot",        file,        "--of", "flux-attention",
+                                        "--sides",   "128,64,64,320", "--seconds", "0"};
+  const auto with = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), common.begin(), common.end());
+    return run_vitrine(arguments);
+  };
+  const RunResult result = with({"--json"});
+  INFO(result.err);
+  CHECK(result.code == 0);
+  for (const char* part : {"\"sdpa_h24_n576_d128\"", "\"clear_20x20_h24_d128_r8_t512\"", "\"na2d_4x4_h24_d128_k4\"",
+                           "\"na2d_20x20_h24_d128_k15_t512\"", "\"elu_h24_n400_d128\"", "\"full_over\"", "\"image_size\":320"})
+    CHECK(contains(result.out, part));
+  CHECK(!contains(result.out, "\"extrapolated\":true"));
+  const std::string svg = read(file);
+  CHECK(contains(svg, ">CLEAR, radius 8</text>"));
+  CHECK(contains(svg, "attention alone, no text: time of a pass"));
+  CHECK(!contains(svg, ">extrapolated</text>"));
+
+  // Beyond the first size all is extrapolated; the named mechanisms only.
+  const RunResult guessed = with({"clear", "linfusion", "--most-seconds", "0"});
+  INFO(guessed.err);
+  CHECK(guessed.code == 0);
+  CHECK(contains(guessed.err, "clear_8x8_h24_d128_r8: extrapolated"));
+  CHECK(!contains(guessed.out, "sdpa"));
+  CHECK(contains(guessed.out, "extrapolated"));
+  const std::string dotted = read(file);
+  CHECK(contains(dotted, ">extrapolated</text>"));
+  CHECK(contains(dotted, "stroke-dasharray=\"1 4\""));
+  std::filesystem::remove_all(folder);
+
+  const auto usage = [](const std::vector<std::string>& arguments, const std::string& part) {
+    const RunResult wrong = run_vitrine(arguments);
+    INFO(wrong.err);
+    CHECK(wrong.code == 2);
+    CHECK(wrong.error_lines() == 1);
+    CHECK(contains(wrong.err, part));
+  };
+  usage({"benchmark", "nat_fashion", "--of", "flux-block"}, "need --plot");
+  usage({"benchmark", "--plot", "chart.svg", "--of", "magic"}, "--of");
+  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "cleer"}, "'cleer' is nothing to plot");
+  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--impl", "flash"}, "--impl does not apply");
+  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--img-size", "64"}, "--img-size");
+  usage({"benchmark", "--plot", "chart.svg", "--sides", "64"}, "--sides is for --of flux-");
+  for (const char* side : {"0", "-16", "100", "16384", "9223372036854775807"})
+    usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--sides", side}, "--sides");
+  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--sides", "64,x"}, "--sides");
+  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--most-seconds", "-1"}, "--most-seconds");
+}
+
 TEST_CASE("models --attention lists every mechanism with its options") {
   const RunResult text = run_vitrine({"models", "--attention"});
   CHECK(text.code == 0);

@@ -1,5 +1,6 @@
 #include <vitrine/pipelines/attention_cases.h>
 
+#include <array>
 #include <string>
 
 #include <catch.h>
@@ -70,6 +71,7 @@ TEST_CASE("cases that are none say what is expected") {
   CHECK_THROWS_WITH(make("na2d_56x56_h2_d32_k7_z3"), contains("unknown 'z3'"));
   CHECK_THROWS_WITH(make("sdpa_h3_n197_d64_99999999999999999999"), contains("is no LETTER and NUMBER"));
   CHECK_THROWS_WITH(make("sdpa_h3_n197_d64x"), contains("is no LETTER and NUMBER"));
+  CHECK_THROWS_WITH(make("na2d_8x8_h2_d32_k7_t5_rpb"), contains("t and rpb exclude each other"));
   CHECK_THROWS_WITH(make("nope_8x8"), contains("expected one like sdpa_h3_n197_d64"));
   CHECK_THROWS_WITH(make("ditblock_n256_c384_h6"), contains("no DiT blocks"));
   CHECK_THROWS_WITH(make("gnconv_8x8_c30_o5"), contains("dim 30 with order 5"));
@@ -91,6 +93,23 @@ TEST_CASE("a chart has a curve, points and a legend for each series") {
   CHECK(count("A &amp; B") == 1);
   CHECK(count(">100</text>") == 1);  // decades from 0.1 to 100
   CHECK(count(">0.1</text>") == 1);
+  CHECK(count("extrapolated") == 0);
   CHECK_THROWS_WITH(to_svg({"t", "", {{"time", "x", "y", {}, {}}}}), contains("there are no points"));
   CHECK_THROWS_WITH(to_svg({"t", "", {{"time", "x", "y", {}, {{"one", {{1, 0}}}}}}}), contains("expected numbers above 0"));
+}
+
+TEST_CASE("extrapolated points are hollow, the line to them is dotted") {
+  const auto drawn = [](std::size_t guessed) {
+    const std::string svg = to_svg({"t", "", {{"time", "x", "y", {}, {{"one", {{1, 1}, {2, 4}, {4, 16}}, guessed}}}}});
+    const auto count = [&](const std::string& part) {
+      int n = 0;
+      for (std::size_t at = svg.find(part); at != std::string::npos; at = svg.find(part, at + 1)) ++n;
+      return n;
+    };
+    return std::array{count(", extrapolated</title>"), count("<polyline"), count(">extrapolated</text>")};
+  };
+  CHECK(drawn(0) == std::array{0, 1, 0});
+  CHECK(drawn(1) == std::array{1, 2, 1});
+  CHECK(drawn(3) == std::array{3, 1, 1});
+  CHECK(drawn(9) == std::array{3, 1, 1});
 }
