@@ -313,8 +313,7 @@ Tensor AggregatedAttention::make_pool_bias(std::int64_t height, std::int64_t wid
 }
 
 Tensor AggregatedAttention::operator()(const Tensor& x, Tensor residual) const {
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("aggregated_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("aggregated_attention", x, config.dim);
   const std::int64_t H = x.size(1), W = x.size(2), heads = config.num_heads, head_dim = config.dim / heads;
   const auto [rows, columns] = pooled_size(H, W);
   if (rows < 1 || columns < 1)
@@ -366,8 +365,7 @@ Tensor CosineAttention::make_bias(std::int64_t height, std::int64_t width) const
 }
 
 Tensor CosineAttention::operator()(const Tensor& x, Tensor residual) const {
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("cosine_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("cosine_attention", x, config.dim);
   const std::int64_t H = x.size(1), W = x.size(2), heads = config.num_heads;
   checked_numel({heads, H * W, H, W}, DType::f32);
   const Tensor bias = bias_.get(H, W, [&] { return make_bias(H, W); });

@@ -174,8 +174,7 @@ BiLevelRoutingAttention::BiLevelRoutingAttention(const Weights& w, const BiLevel
 }
 
 Tensor BiLevelRoutingAttention::operator()(const Tensor& x, Tensor residual) const {
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("bi_level_routing: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("bi_level_routing", x, config.dim);
   using Uneven = BiLevelRoutingConfig::Uneven;
   const std::int64_t H = x.size(1), W = x.size(2), n = config.n_win, heads = config.num_heads, qk = config.qk_dim;
   const bool divides = H % n == 0 && W % n == 0, pads = !divides && config.uneven == Uneven::pad;
@@ -214,8 +213,7 @@ LepeAttention::LepeAttention(const Weights& w, const LepeAttentionConfig& c, con
 }
 
 Tensor LepeAttention::operator()(const Tensor& x, Tensor residual) const {
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("lepe_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("lepe_attention", x, config.dim);
   const std::int64_t H = x.size(1), W = x.size(2);
   const auto [q, k, v] = detail::split_qkv("lepe_attention", qkv, x.flatten(1, 2), config.num_heads);
   Tensor y = attention(q, k, v, {.scale = config.scale}).flatten(2, 3).unflatten(1, {H, W});

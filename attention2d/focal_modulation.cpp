@@ -140,8 +140,7 @@ FocalModulation::FocalModulation(const Weights& w, const FocalModulationConfig& 
 }
 
 Tensor FocalModulation::operator()(const Tensor& x, Tensor residual) const {
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("focal_modulation: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("focal_modulation", x, config.dim);
   if (x.size(1) == 0 || x.size(2) == 0) throw Error("focal_modulation: the map is empty");
   std::vector<Tensor> levels;
   const Tensor first = context(x);  // [B, H, W, C]

@@ -40,8 +40,7 @@ GnConv::GnConv(const Weights& w, const GnConvConfig& c, const LinearOptions& pro
 }
 
 Tensor GnConv::operator()(const Tensor& x, Tensor residual) const {
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("gnconv: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("gnconv", x, config.dim);
   if (x.size(1) == 0 || x.size(2) == 0) throw Error("gnconv: the map is empty");
   Tensor a = proj_a(x);                                                               // [B, H, W, dims[0]]
   const Tensor wide = proj_b(x), b = filter.defined() ? filter(wide) : dwconv(wide);  // [B, H, W, sum(dims)]

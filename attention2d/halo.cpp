@@ -87,8 +87,7 @@ HaloAttention::HaloAttention(const Weights& w, const HaloAttentionConfig& c) : c
 
 Tensor HaloAttention::operator()(const Tensor& x) const {  // [B, H, W, C]
   const HaloAttentionConfig& c = config;
-  if (x.rank() != 4 || x.size(3) != c.dim)
-    throw Error(fmt::format("halo_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), c.dim));
+  detail::check_map("halo_attention", x, c.dim);
   const std::int64_t H = x.size(1), W = x.size(2), s = c.stride, block = c.block_size / s;
   if (H < 1 || W < 1 || H % c.block_size != 0 || W % c.block_size != 0 || H > std::numeric_limits<std::int32_t>::max() / W)
     throw Error(fmt::format("halo_attention: the map is {}x{}, expected multiples of block_size {}", H, W, c.block_size));

@@ -48,6 +48,11 @@ void check_tokens(std::string_view op, const Tensor& x, std::int64_t dim, std::s
         fmt::format("{}: {} is {}, expected [B, N, {}]", op, name, x.defined() ? x.shape().to_string() : "undefined", dim));
 }
 
+void check_map(std::string_view op, const Tensor& x, std::int64_t dim) {
+  if (!x.defined() || x.rank() != 4 || x.size(3) != dim)
+    throw Error(fmt::format("{}: x is {}, expected [B, H, W, {}]", op, x.defined() ? x.shape().to_string() : "undefined", dim));
+}
+
 cpu::HeadsView heads_view(const Tensor& x) { return {x.raw(), x.stride(0), x.stride(2), x.stride(1)}; }
 
 std::array<Tensor, 3> split_qkv(std::string_view op, const Linear& qkv, const Tensor& x, std::int64_t num_heads) {

@@ -28,6 +28,9 @@ void check_num_heads(std::string_view where, std::int64_t dim, std::int64_t num_
 // x is [B, N, dim]; else Error.
 void check_tokens(std::string_view op, const Tensor& x, std::int64_t dim, std::string_view name = "x");
 
+// x is [B, H, W, dim]; else Error.
+void check_map(std::string_view op, const Tensor& x, std::int64_t dim);
+
 // What a kernel reads of x [B, L, heads, D].
 cpu::HeadsView heads_view(const Tensor& x);
 

@@ -426,8 +426,7 @@ NeighborhoodAttention::NeighborhoodAttention(const Weights& w, const Neighborhoo
 }
 
 Tensor NeighborhoodAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("neighborhood_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("neighborhood_attention", x, config.dim);
   const std::int64_t H = x.size(1), W = x.size(2);
   const std::int64_t rows = std::max(H, config.kernel_size[0] * config.dilation[0]);
   const std::int64_t columns = std::max(W, config.kernel_size[1] * config.dilation[1]);

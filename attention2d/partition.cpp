@@ -275,8 +275,7 @@ PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentio
 }
 
 Tensor PartitionAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("partition_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("partition_attention", x, config.dim);
   const std::int64_t H = x.size(1), W = x.size(2), heads = config.attn_dim / config.head_dim;
   if (H % config.size[0] != 0 || W % config.size[1] != 0)
     throw Error(

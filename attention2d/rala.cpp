@@ -71,9 +71,8 @@ RalaAttention::RalaAttention(const Weights& w, const RalaAttentionConfig& c, con
 }
 
 Tensor RalaAttention::operator()(const Tensor& x, Tensor residual) const {
-  if (!x.defined() || x.rank() != 4 || x.size(3) != config.dim || x.size(1) < 1 || x.size(2) < 1)
-    throw Error(fmt::format("rala_attention: x is {}, expected [B, H, W, {}]", x.defined() ? x.shape().to_string() : "undefined",
-                            config.dim));
+  detail::check_map("rala_attention", x, config.dim);
+  if (x.size(1) < 1 || x.size(2) < 1) throw Error("rala_attention: the map is empty");
   const std::int64_t C = config.dim, d = C / config.num_heads;
   const Tensor parts = qkvo(x);  // [B, H, W, 4 C]
   const auto map = [&](int i) { return parts.slice(3, i * C, (i + 1) * C); };

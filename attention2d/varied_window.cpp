@@ -80,8 +80,7 @@ VariedWindowAttention::VariedWindowAttention(const Weights& w, const VariedWindo
 }
 
 Tensor VariedWindowAttention::operator()(const Tensor& x, Tensor residual) const {  // [B, H, W, C]
-  if (x.rank() != 4 || x.size(3) != config.dim)
-    throw Error(fmt::format("varied_window_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), config.dim));
+  detail::check_map("varied_window_attention", x, config.dim);
   const std::int64_t B = x.size(0), H = x.size(1), W = x.size(2), heads = config.num_heads;
   const Size size = config.window_size;
   if (H < size[0] || W < size[1])

@@ -53,8 +53,7 @@ void validate(const Weights& w, const Config& c) {
 template <typename Module>
 Tensor attend(const Module& m, const Tensor& x, Tensor residual, GroupedOptions options) {
   const auto& c = m.config;
-  if (x.rank() != 4 || x.size(3) != c.dim)
-    throw Error(fmt::format("window_attention: x is {}, expected [B, H, W, {}]", x.shape().to_string(), c.dim));
+  detail::check_map("window_attention", x, c.dim);
   if (x.numel() == 0) return m.proj(x, {.residual = std::move(residual)});
   const Size map{x.size(1), x.size(2)};
   const auto windows = m.cache->get(map, [&] {

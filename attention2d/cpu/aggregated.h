@@ -21,26 +21,8 @@ struct AggregatedProblem {
   const float* learnable_bias = nullptr;    // [heads][window^2]
 };
 
-// As FlashKernel: items are (image, head, band of rows).
-struct AggregatedKernel {
-  std::int64_t (*items)(const AggregatedProblem&);
-  std::int64_t (*workspace_bytes)(const AggregatedProblem&);
-  void (*run)(const AggregatedProblem&, std::int64_t begin, std::int64_t end, void* workspace);
-};
-
-namespace scalar {
-AggregatedKernel aggregated_kernel();
-}
-#if defined(VITRINE_X86)
-namespace avx2 {
-AggregatedKernel aggregated_kernel();
-}
-namespace avx512 {
-AggregatedKernel aggregated_kernel();
-}
-namespace avx512_bf16 {
-AggregatedKernel aggregated_kernel();
-}
-#endif
+// Items: (image, head, band of rows).
+using AggregatedKernel = ItemKernel<AggregatedProblem>;
+VITRINE_ITEM_KERNEL(AggregatedKernel, aggregated_kernel)
 
 }  // namespace vitrine::cpu

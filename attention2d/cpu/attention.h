@@ -57,27 +57,31 @@ struct FlashProblem {
 
 constexpr std::int64_t kFlashMaxDim = 512;
 
-// Work is split into items, (image, group, head, tile of queries) in this order; any thread may run any range of them and
-// results do not depend on the split.
-struct FlashKernel {
-  std::int64_t (*items)(const FlashProblem&);
-  std::int64_t (*workspace_bytes)(const FlashProblem&);  // of one thread, 64-byte aligned
-  void (*run)(const FlashProblem&, std::int64_t begin, std::int64_t end, void* workspace);
+// A kernel whose work is split into items: any thread may run any range of them, and results do not depend on the split.
+template <typename Problem>
+struct ItemKernel {
+  std::int64_t (*items)(const Problem&);
+  std::int64_t (*workspace_bytes)(const Problem&);  // of one thread, 64-byte aligned
+  void (*run)(const Problem&, std::int64_t begin, std::int64_t end, void* workspace);
 };
 
-namespace scalar {
-FlashKernel flash_kernel();
-}
-#if defined(VITRINE_X86)
-namespace avx2 {
-FlashKernel flash_kernel();
-}
-namespace avx512 {
-FlashKernel flash_kernel();
-}
-namespace avx512_bf16 {
-FlashKernel flash_kernel();
-}
-#endif
+// Each target's version of it.
+#define VITRINE_ITEM_KERNEL(Kernel, function) \
+  namespace scalar {                          \
+  Kernel function();                          \
+  }                                           \
+  namespace avx2 {                            \
+  Kernel function();                          \
+  }                                           \
+  namespace avx512 {                          \
+  Kernel function();                          \
+  }                                           \
+  namespace avx512_bf16 {                     \
+  Kernel function();                          \
+  }
+
+// Items: (image, group, head, tile of queries), in this order.
+using FlashKernel = ItemKernel<FlashProblem>;
+VITRINE_ITEM_KERNEL(FlashKernel, flash_kernel)
 
 }  // namespace vitrine::cpu

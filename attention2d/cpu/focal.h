@@ -18,26 +18,8 @@ struct FocalProblem {
   float scale = 1;
 };
 
-// As FlashKernel: items are runs of tokens.
-struct FocalKernel {
-  std::int64_t (*items)(const FocalProblem&);
-  std::int64_t (*workspace_bytes)(const FocalProblem&);
-  void (*run)(const FocalProblem&, std::int64_t begin, std::int64_t end, void* workspace);
-};
-
-namespace scalar {
-FocalKernel focal_kernel();
-}
-#if defined(VITRINE_X86)
-namespace avx2 {
-FocalKernel focal_kernel();
-}
-namespace avx512 {
-FocalKernel focal_kernel();
-}
-namespace avx512_bf16 {
-FocalKernel focal_kernel();
-}
-#endif
+// Items: runs of tokens.
+using FocalKernel = ItemKernel<FocalProblem>;
+VITRINE_ITEM_KERNEL(FocalKernel, focal_kernel)
 
 }  // namespace vitrine::cpu

@@ -33,26 +33,8 @@ struct LocalProblem {
   std::int64_t extra = 0;
 };
 
-// As FlashKernel: items are (image, head, residue class of the dilations, tile of queries).
-struct LocalKernel {
-  std::int64_t (*items)(const LocalProblem&);
-  std::int64_t (*workspace_bytes)(const LocalProblem&);
-  void (*run)(const LocalProblem&, std::int64_t begin, std::int64_t end, void* workspace);
-};
-
-namespace scalar {
-LocalKernel local_kernel();
-}
-#if defined(VITRINE_X86)
-namespace avx2 {
-LocalKernel local_kernel();
-}
-namespace avx512 {
-LocalKernel local_kernel();
-}
-namespace avx512_bf16 {
-LocalKernel local_kernel();
-}
-#endif
+// Items: (image, head, residue class of the dilations, tile of queries).
+using LocalKernel = ItemKernel<LocalProblem>;
+VITRINE_ITEM_KERNEL(LocalKernel, local_kernel)
 
 }  // namespace vitrine::cpu

@@ -24,26 +24,8 @@ struct NeighborhoodProblem {
   std::int64_t rpb_head = 0, rpb_row = 0;
 };
 
-// As FlashKernel: items are (image, head, residue class of the dilations, plane, tile of rows).
-struct NeighborhoodKernel {
-  std::int64_t (*items)(const NeighborhoodProblem&);
-  std::int64_t (*workspace_bytes)(const NeighborhoodProblem&);
-  void (*run)(const NeighborhoodProblem&, std::int64_t begin, std::int64_t end, void* workspace);
-};
-
-namespace scalar {
-NeighborhoodKernel neighborhood_kernel();
-}
-#if defined(VITRINE_X86)
-namespace avx2 {
-NeighborhoodKernel neighborhood_kernel();
-}
-namespace avx512 {
-NeighborhoodKernel neighborhood_kernel();
-}
-namespace avx512_bf16 {
-NeighborhoodKernel neighborhood_kernel();
-}
-#endif
+// Items: (image, head, residue class of the dilations, plane, tile of rows).
+using NeighborhoodKernel = ItemKernel<NeighborhoodProblem>;
+VITRINE_ITEM_KERNEL(NeighborhoodKernel, neighborhood_kernel)
 
 }  // namespace vitrine::cpu
