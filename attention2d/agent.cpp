@@ -92,7 +92,7 @@ Biases read_biases(const Weights& w, const AgentAttentionConfig& c, std::int64_t
     const Tensor from_agents[] = {w.get("ca_bias", {1, heads, 1, agents}), b.spread};
     b = {concat(to_agents, 3), concat(from_agents, 2)};
   }
-  return b;
+  return {b.gather.to(w.device()), b.spread.to(w.device())};
 }
 
 // q averaged over a grid of side x side: map [B, H, W, C] -> [B, agents, heads, head_dim]

@@ -11,6 +11,7 @@
 
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/cpu/routing.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
@@ -50,7 +51,11 @@ Regions regions_of(const char* op, std::int64_t height, std::int64_t width, cons
 // i32 [B, regions, topk x tokens]: the tokens of the regions that each one chose.
 Tensor routed_tokens(const Tensor& tokens, const Tensor& routes) {
   const std::int64_t B = routes.size(0), R = routes.size(1), topk = routes.size(2), M = tokens.size(2);
-  Tensor keys = Tensor::empty({B, R, topk * M}, DType::i32);
+  Tensor keys = Tensor::empty({B, R, topk * M}, DType::i32, routes.device());
+  if (cuda::is_on_gpu(routes)) {
+    cuda::attention_ops().routed_tokens(tokens, routes, keys);
+    return keys;
+  }
   const std::int32_t *route = routes.data<std::int32_t>(), *token = tokens.data<std::int32_t>();
   std::int32_t* to = keys.data<std::int32_t>();
   cpu::parallel_for(B * R * topk, std::max<std::int64_t>(1, cpu::kGrain / M), [&](std::int64_t begin, std::int64_t end) {
@@ -64,6 +69,7 @@ void check_routes(const Tensor& routes, std::int64_t batch, std::int64_t regions
       routes.size(1) != regions || routes.size(2) < 1 || !routes.is_contiguous())
     throw Error(fmt::format("routed_attention: routes are {}, expected contiguous i32 [{}, {}, topk]",
                             routes.defined() ? routes.shape().to_string() : "undefined", batch, regions));
+  if (cuda::is_on_gpu(routes)) return;  // routes to no region give padding there
   const std::int32_t* route = routes.data<std::int32_t>();
   const auto* wrong = std::find_if(route, route + routes.numel(), [&](std::int32_t r) { return r < 0 || r >= regions; });
   if (wrong != route + routes.numel())
@@ -83,14 +89,37 @@ Conv2d make_lepe(const Weights& w, std::int64_t dim, std::int64_t side) {
   return {w / "lepe", dim, dim, side, side, {.pad_h = side / 2, .pad_w = side / 2, .groups = dim}};
 }
 
+// The tokens of each region, where the routes are.
+Tensor region_tokens(const Regions& r, Device device) {
+  if (r.height > std::numeric_limits<std::int32_t>::max() / r.width)
+    throw Error(fmt::format("routed_attention: a map of {}x{} has too many tokens", r.height, r.width));
+  return partition_windows(r.height, r.width, {r.region_height, r.region_width}).tokens.to(device);
+}
+
+Tensor attend_routes(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& routes, const Tensor& tokens,
+                     std::optional<float> scale) {
+  check_routes(routes, q.size(0), tokens.size(1));
+  detail::check_same_device("routed_attention", q, routes);
+  GroupedOptions options;
+  options.scale = scale;
+  options.queries = tokens;
+  options.keys = routed_tokens(tokens, routes);
+  options.covers_all = true;
+  return grouped_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), options).unflatten(1, {q.size(1), q.size(2)});
+}
+
 }  // namespace
 
-Tensor region_means(const Tensor& x, const RegionSize& region) {
+Tensor region_means(const Tensor& x, const RegionSize& region, bool counts_padding) {
   detail::check_floating("region_means", x);
   detail::check_rank("region_means", x, 4, "[B, H, W, C]");
   const Regions r = regions_of("region_means", x.size(1), x.size(2), region);
   const std::int64_t B = x.size(0), C = x.size(3), bytes = cpu::bytes_of(x);
-  Tensor means = Tensor::empty({B, r.count(), C});
+  Tensor means = Tensor::empty({B, r.count(), C}, DType::f32, x.device());
+  if (cuda::is_on_gpu(x)) {
+    if (means.numel() > 0) cuda::attention_ops().region_means({x, r.region_height, r.region_width, counts_padding, means});
+    return means;
+  }
   const auto mean = cpu::routing_kernels(cpu::isa()).mean[cpu::index_of(x.dtype())];
   const auto* from = static_cast<const std::byte*>(x.raw());
   float* to = means.data<float>();
@@ -98,9 +127,10 @@ Tensor region_means(const Tensor& x, const RegionSize& region) {
   cpu::parallel_for(B * r.count(), grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t at = i % r.count(), top = at / r.columns * r.region_height, left = at % r.columns * r.region_width;
-      mean(from + (i / r.count() * x.stride(0) + top * x.stride(1) + left * x.stride(2)) * bytes,
-           std::min(r.region_height, r.height - top), std::min(r.region_width, r.width - left), x.stride(1) * bytes,
-           x.stride(2) * bytes, C, to + i * C);
+      const std::int64_t rows = std::min(r.region_height, r.height - top), columns = std::min(r.region_width, r.width - left);
+      const float factor = 1.0f / static_cast<float>(counts_padding ? r.tokens() : rows * columns);
+      mean(from + (i / r.count() * x.stride(0) + top * x.stride(1) + left * x.stride(2)) * bytes, rows, columns,
+           x.stride(1) * bytes, x.stride(2) * bytes, C, factor, to + i * C);
     }
   });
   return means;
@@ -114,6 +144,16 @@ Tensor route_regions(const Tensor& q, const Tensor& k, std::int64_t topk) {
   const std::int64_t B = q.size(0), R = q.size(1), C = q.size(2);
   if (topk < 1 || topk > R || R > std::numeric_limits<std::int32_t>::max())
     throw Error(fmt::format("route_regions: topk is {}, expected 1 to the number of regions, {}", topk, R));
+  if (cuda::is_on_gpu(q)) {
+    detail::check_same_device("route_regions", q, k);
+    Tensor scores = Tensor::empty({B, R, R}, DType::f32, q.device());
+    for (std::int64_t b = 0; b < B; ++b) {
+      Tensor of_image = scores.select(0, b);
+      cuda::attention_ops().products(q.select(0, b), k.select(0, b), of_image);
+    }
+    Context::current().add_macs(B * R * R * C);
+    return top_k(scores, topk).second.to(DType::i32);
+  }
   Tensor routes = Tensor::empty({B, R, topk}, DType::i32);
   std::int32_t* to = routes.data<std::int32_t>();
   const auto choose = cpu::routing_kernels(cpu::isa()).choose;
@@ -139,14 +179,7 @@ Tensor routed_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
                               name, t->defined() ? t->shape().to_string() : "undefined"));
   }
   const Regions r = regions_of("routed_attention", q.size(1), q.size(2), region);
-  if (q.size(1) > std::numeric_limits<std::int32_t>::max() / q.size(2))
-    throw Error(fmt::format("routed_attention: a map of {}x{} has too many tokens", q.size(1), q.size(2)));
-  check_routes(routes, q.size(0), r.count());
-  GroupedOptions options;
-  options.scale = scale;
-  options.queries = partition_windows(r.height, r.width, {r.region_height, r.region_width}).tokens;
-  options.keys = routed_tokens(options.queries, routes);
-  return grouped_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), options).unflatten(1, {r.height, r.width});
+  return attend_routes(q, k, v, routes, region_tokens(r, q.device()), scale);
 }
 
 BiLevelRoutingAttention::BiLevelRoutingAttention(const Weights& w, const BiLevelRoutingConfig& c,
@@ -195,9 +228,11 @@ Tensor BiLevelRoutingAttention::operator()(const Tensor& x, Tensor residual) con
   const auto part = [&](std::int64_t first, std::int64_t size) {
     return parts.slice(3, first, first + size).unflatten(3, {heads, size / heads});
   };
-  Tensor y = routed_attention(part(0, qk), part(qk, qk), part(2 * qk, config.dim), routes, region,
-                              config.scale.value_or(default_scale(qk)))
-                 .flatten(3, 4);
+  const Tensor tokens = regions.get(
+      rows, columns, [&] { return region_tokens(regions_of("bi_level_routing", rows, columns, region), x.device()); });
+  Tensor y =
+      attend_routes(part(0, qk), part(qk, qk), part(2 * qk, config.dim), routes, tokens, config.scale.value_or(default_scale(qk)))
+          .flatten(3, 4);
   if (lepe.defined()) lepe.add_to(y, parts.slice(3, 2 * qk, 2 * qk + config.dim));
   if (y.size(1) != H || y.size(2) != W) y = y.slice(1, 0, H).slice(2, 0, W).contiguous();
   return proj(y, {.residual = std::move(residual)});  // [B, H, W, C]

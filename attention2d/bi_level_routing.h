@@ -16,6 +16,7 @@
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/size_cache.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -26,11 +27,12 @@ struct RegionSize {
   std::int64_t height = 1, width = 1;
 };
 
-// Means over the tokens that each region has: x [B, H, W, C] -> f32 [B, regions, C].
-VITRINE_API Tensor region_means(const Tensor& x, const RegionSize& region);
+// Means over the tokens that each region has: x [B, H, W, C] -> f32 [B, regions, C]. With `counts_padding` what a partial region
+// lacks counts as zeros.
+VITRINE_API Tensor region_means(const Tensor& x, const RegionSize& region, bool counts_padding = false);
 
 // q, k f32 [B, R, C], rows contiguous -> i32 [B, R, topk]: for each region the topk of the largest q[i] . k[j], in falling order;
-// ties by the lower index.
+// ties by the lower index. On a GPU the products of all pairs are made first: B R^2 floats.
 VITRINE_API Tensor route_regions(const Tensor& q, const Tensor& k, std::int64_t topk);
 
 // q, k [B, H, W, heads, D], v [B, H, W, heads, Dv], views whose H and W are one stretch; routes i32 [B, regions, topk]
@@ -62,6 +64,7 @@ struct VITRINE_API BiLevelRoutingAttention {
   Linear qkv, proj;
   Linear routing;  // the rows of q and k, in f32
   Conv2d lepe;
+  detail::SizeCache<Tensor> regions;  // lists of tokens, by the size of the map
 };
 
 // BiFormer's deep stages: attention of all tokens, and a depth-wise convolution ("lepe") of x or of v before the last projection.

@@ -13,7 +13,9 @@
 
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 
@@ -51,7 +53,7 @@ void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
     if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
       throw Error(fmt::format("grouped_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
                               name_of(t->dtype()), name_of(q.dtype())));
-    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("grouped_attention: {} is not on the cpu", name));
+    detail::check_same_device("grouped_attention", q, *t);
   }
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != v.size(2) ||
       k.size(3) != q.size(3))
@@ -63,11 +65,12 @@ void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
   if (q.size(3) == 0) throw Error("grouped_attention: head_dim is 0");
 }
 
-// Indices are contiguous i32 [1 or B, G, N] in -1 .. tokens - 1.
+// Indices are contiguous i32 [1 or B, G, N] in -1 .. tokens - 1; those on a GPU are looked at by the kernel only.
 void validate_indices(const Tensor& t, const char* name, std::int64_t images, std::int64_t tokens) {
   if (!t.defined() || t.dtype() != DType::i32 || t.rank() != 3 || (t.size(0) != 1 && t.size(0) != images) || !t.is_contiguous())
     throw Error(fmt::format("grouped_attention: {} is {}, expected contiguous i32 [1 or {}, groups, tokens]", name, described(t),
                             images));
+  if (cuda::is_on_gpu(t)) return;
   const std::int32_t* index = t.data<std::int32_t>();
   for (std::int64_t i = 0; i < t.numel(); ++i)
     if (index[i] < -1 || index[i] >= tokens)
@@ -110,7 +113,7 @@ void validate_biases(const Tensor& q, const GroupedOptions& o) {
   if (o.pattern.defined()) {
     validate_shape(o.pattern, "pattern", DType::i32, {groups});
     const std::int64_t patterns = bias.defined() ? bias.size(0) : 1;
-    for (std::int64_t g = 0; g < groups; ++g)
+    for (std::int64_t g = 0; g < groups && !cuda::is_on_gpu(o.pattern); ++g)
       if (const std::int32_t at = o.pattern.data<std::int32_t>()[g]; at < 0 || at >= patterns)
         throw Error(fmt::format("grouped_attention: pattern has {}, expected 0 to {}", at, patterns - 1));
   }
@@ -153,6 +156,9 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const GroupedOp
   validate_shape(o.pad_key, "pad_key", q.dtype(), {k.size(2), k.size(3)});
   validate_shape(o.pad_value, "pad_value", q.dtype(), {v.size(2), v.size(3)});
   validate_biases(q, o);
+  for (const Tensor* t :
+       {&o.queries, &o.keys, &o.pad_key, &o.pad_value, &o.bias, &o.pattern, &o.boxes, &o.row_bias, &o.column_bias, &o.head_scale})
+    detail::check_same_device("grouped_attention", q, *t);
 }
 
 // Row j of a box's grid in the map `rows` of a head: bilinear, zeros outside.
@@ -239,7 +245,7 @@ void run_reference(const Problem& p) {
 
 template <cpu::Isa kIsa>
 std::string can_run_flash(const Problem& p) {
-  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  if (std::string reason = detail::lacks(kIsa, p.q); !reason.empty()) return reason;
   if (p.q.size(3) > cpu::kFlashMaxDim) return fmt::format("head_dim {} is above {}", p.q.size(3), cpu::kFlashMaxDim);
   return {};
 }
@@ -303,21 +309,30 @@ void run_flash(const Problem& p) {
   cpu::flash_attention(kIsa, f);
 }
 
+std::string can_run_cuda(const Problem& p) {
+  if (std::string reason = detail::is_elsewhere(DeviceType::cuda, p.q); !reason.empty()) return reason;
+  if (const std::int64_t widest = std::max(p.q.size(3), p.v.size(3)); widest > cpu::kFlashMaxDim)
+    return fmt::format("head_dim {} is above {}", widest, cpu::kFlashMaxDim);
+  return {};
+}
+void run_cuda(const Problem& p) { cuda::attention_ops().grouped_attention({p.q, p.k, p.v, p.scale, p.options, p.out}); }
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda", can_run_cuda, run_cuda},
 #if defined(VITRINE_X86)
     {"flash_avx512_bf16", can_run_flash<cpu::Isa::avx512_bf16>, run_flash<cpu::Isa::avx512_bf16>},
     {"flash_avx512", can_run_flash<cpu::Isa::avx512>, run_flash<cpu::Isa::avx512>},
     {"flash_avx2", can_run_flash<cpu::Isa::avx2>, run_flash<cpu::Isa::avx2>},
 #endif
     {"flash_scalar", can_run_flash<cpu::Isa::scalar>, run_flash<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.q); }, run_reference},
 };
 
 }  // namespace
 
 Tensor grouped_attention(const Tensor& q, const Tensor& k, const Tensor& v, const GroupedOptions& options) {
   validate(q, k, v, options);
-  const bool all_named = least_named(options.queries, q.size(1)) == q.size(1);
+  const bool all_named = cuda::is_on_gpu(q) ? options.covers_all : least_named(options.queries, q.size(1)) == q.size(1);
   const Shape shape{q.size(0), q.size(1), q.size(2), v.size(3)};
   // with no keys at all there is nothing to sum
   const bool is_empty = keys_of(options) == 0 || options.queries.numel() == 0;

@@ -35,8 +35,11 @@ struct GroupedOptions {
   // f32 [1 or B, Lq, Hq, R] and [1 or B, Lq, Hq, C] with Nk = R C: key r C + c of query token t gets row_bias[t, h, r] +
   // column_bias[t, h, c]. Both or neither.
   Tensor row_bias{}, column_bias{};
-  Tensor head_scale{};      // f32 [Hq]: a further factor of a head's logits; undefined: none
-  bool is_cosine = false;   // logits are of q / max(|q|, 1e-12) and k / max(|k|, 1e-12)
+  Tensor head_scale{};     // f32 [Hq]: a further factor of a head's logits; undefined: none
+  bool is_cosine = false;  // logits are of q / max(|q|, 1e-12) and k / max(|k|, 1e-12)
+  // Lists on a GPU are not looked at on the way there: indices that are out of range count as -1, and tokens in two groups are
+  // not noticed. Without this promise that every query token is in a group the result begins as zeros there, which costs a pass.
+  bool covers_all = false;
   std::string_view impl{};  // a candidate's name; empty: the best that can run
 };
 

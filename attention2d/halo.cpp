@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
@@ -39,7 +40,11 @@ Tensor window_tokens(std::int64_t height, std::int64_t width, std::int64_t block
 Tensor axis_bias(const Tensor& q, const Tensor& rel, int axis, std::int64_t block) {
   const std::int64_t heads = q.size(3), dim = q.size(4), steps = rel.size(1), win = (steps + 1) / 2, width = q.size(2);
   const std::int64_t tokens = q.size(1) * width;
-  Tensor bias = Tensor::empty({q.size(0), tokens, heads, win});
+  Tensor bias = Tensor::empty({q.size(0), tokens, heads, win}, DType::f32, q.device());
+  if (cuda::is_on_gpu(q)) {
+    cuda::attention_ops().halo_bias(q, rel, axis == 1, block, bias);
+    return bias;
+  }
   cpu::parallel_for(q.size(0) * tokens, 64, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> row(static_cast<std::size_t>(dim));
     for (std::int64_t item = begin; item < end; ++item) {
@@ -81,8 +86,8 @@ HaloAttention::HaloAttention(const Weights& w, const HaloAttentionConfig& c) : c
   q = Linear(w / "q", c.dim, c.num_heads * c.head_dim, {.bias = c.q_bias});
   kv = Linear(w / "kv", c.dim, c.num_heads * (c.head_dim + c.value_head_dim), {.bias = c.kv_bias});
   const Weights pos_embed = w / "pos_embed";
-  height_rel = transposed(pos_embed.get("height_rel", {steps, c.head_dim}));
-  width_rel = transposed(pos_embed.get("width_rel", {steps, c.head_dim}));
+  height_rel = transposed(pos_embed.get("height_rel", {steps, c.head_dim})).to(w.device());
+  width_rel = transposed(pos_embed.get("width_rel", {steps, c.head_dim})).to(w.device());
 }
 
 Tensor HaloAttention::operator()(const Tensor& x) const {  // [B, H, W, C]
@@ -94,12 +99,17 @@ Tensor HaloAttention::operator()(const Tensor& x) const {  // [B, H, W, C]
   const Tensor strided = s == 1 ? x : x.unflatten(1, {H / s, s}).select(2, 0).unflatten(2, {W / s, s}).select(3, 0).contiguous();
   const Tensor queries = q(strided).unflatten(3, {c.num_heads, c.head_dim});  // [B, H / s, W / s, heads, D]
   const Tensor parts = kv(x).flatten(1, 2).unflatten(2, {c.num_heads, c.head_dim + c.value_head_dim});
+  const Lists of_map = lists.get(H, W, [&] {
+    return Lists{partition_windows(H / s, W / s, {block, block}).tokens.to(x.device()),
+                 window_tokens(H, W, c.block_size, c.halo_size).to(x.device())};
+  });
   const Tensor y =
       grouped_attention(queries.flatten(1, 2), parts.slice(3, 0, c.head_dim), parts.slice(3, c.head_dim, parts.size(3)),
-                        {.queries = partition_windows(H / s, W / s, {block, block}).tokens,
-                         .keys = window_tokens(H, W, c.block_size, c.halo_size),
+                        {.queries = of_map.queries,
+                         .keys = of_map.keys,
                          .row_bias = axis_bias(queries, height_rel, 1, block),
-                         .column_bias = axis_bias(queries, width_rel, 2, block)});
+                         .column_bias = axis_bias(queries, width_rel, 2, block),
+                         .covers_all = true});
   return y.view({x.size(0), H / s, W / s, c.num_heads * c.value_head_dim});
 }
 

@@ -12,6 +12,7 @@
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/size_cache.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -33,6 +34,10 @@ struct VITRINE_API HaloAttention {
   HaloAttentionConfig config;
   Linear q, kv;
   Tensor height_rel, width_rel;  // [D, 2 win - 1]
+  struct Lists {
+    Tensor queries, keys;
+  };
+  detail::SizeCache<Lists> lists;  // of a map's blocks
 };
 
 }  // namespace vitrine

@@ -13,8 +13,8 @@
 
 namespace vitrine::detail {
 
-// q [B, Lq, H, D], k [B, Lk, H, D], v [B, Lk, H, Dv] of one floating type on the cpu, with heads, keys and channels;
-// else Error.
+// q [B, Lq, H, D], k [B, Lk, H, D], v [B, Lk, H, Dv] of one floating type on one device, with heads, keys and
+// channels; else Error.
 void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v);
 // What messages call a module: "agent_attention blocks.0.attn".
 std::string module_name(std::string_view mechanism, const Weights& w);

@@ -62,7 +62,10 @@ Tensor HiLoAttention::operator()(const Tensor& x, Tensor residual) const {
     const Tensor qkv = parts.slice(2, 0, 3 * hi).unflatten(2, {3, hi_heads, head_dim});
     GroupedOptions options;
     options.scale = config.scale;
-    options.queries = options.keys = partition_windows(H, W, {size, size}).tokens;
+    options.queries = options.keys = windows.get(H, W, [&] {
+      return partition_windows(H, W, {size, size}).tokens.to(x.device());
+    });
+    options.covers_all = true;
     project(h_proj, 0, grouped_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), options));
   }
   if (lo > 0) {

@@ -13,6 +13,7 @@
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/size_cache.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -37,6 +38,7 @@ struct VITRINE_API HiLoAttention {
   std::int64_t hi_heads = 0, lo_heads = 0;
   Linear from_x;  // [h_qkv | l_q] in one product
   Linear l_kv, h_proj, l_proj;
+  detail::SizeCache<Tensor> windows;  // lists of tokens
 };
 
 }  // namespace vitrine

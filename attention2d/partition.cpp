@@ -270,7 +270,7 @@ PartitionAttention::PartitionAttention(const Weights& w, const PartitionAttentio
     if (size < 1 || size > 4096) throw Error(fmt::format("{}: size is {}, expected 1 to 4096", where, size));
   qkv = Linear(w / "qkv", c.dim, 3 * c.attn_dim, {.bias = c.qkv_bias});
   if (c.rel_pos != RelativePosition::none)
-    bias = relative_position_bias(position_table(w / "rel_pos", c, c.attn_dim / c.head_dim), c.size);
+    bias = relative_position_bias(position_table(w / "rel_pos", c, c.attn_dim / c.head_dim), c.size).to(w.device());
   proj = Linear(w / "proj", c.attn_dim, c.dim_out, proj_options);
 }
 
@@ -282,13 +282,14 @@ Tensor PartitionAttention::operator()(const Tensor& x, Tensor residual) const { 
         fmt::format("partition_attention: the map is {}x{}, expected multiples of {}x{}", H, W, config.size[0], config.size[1]));
   if (x.numel() == 0) return proj(x, {.residual = std::move(residual)});
   const Partition p = partitions.get(H, W, [&] {
-    return config.partition == PartitionKind::grid ? partition_grid(H, W, config.size) : partition_windows(H, W, config.size);
+    const bool is_grid = config.partition == PartitionKind::grid;
+    return (is_grid ? partition_grid(H, W, config.size) : partition_windows(H, W, config.size)).to(x.device());
   });
   const Tensor tokens = qkv(x).flatten(1, 2);
   const Tensor parts = config.head_first ? tokens.unflatten(2, {heads, 3, config.head_dim}).transpose(2, 3)
                                          : tokens.unflatten(2, {3, heads, config.head_dim});
   const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2),
-                                     {.queries = p.tokens, .keys = p.tokens, .bias = bias});
+                                     {.queries = p.tokens, .keys = p.tokens, .bias = bias, .covers_all = true});
   return proj(y.view({x.size(0), H, W, config.attn_dim}), {.residual = std::move(residual)});
 }
 

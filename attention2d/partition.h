@@ -26,6 +26,9 @@ struct Partition {
   Tensor pattern;  // i32 [G]: the row of `regions` that a group has; undefined where there is no shift
   Tensor regions;  // i32 [P, N]: tokens of a group see each other where they are of one region
   bool is_padded = false;
+
+  // What attention reads, on a device; `regions` stay, biases are made of them on the CPU.
+  Partition to(Device device) const { return {tokens.to(device), pattern.to(device), regions, is_padded}; }
 };
 
 // The map is padded at the bottom and right to a multiple of `size`, and rolled up and left by `shift`.

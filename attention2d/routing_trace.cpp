@@ -15,7 +15,8 @@ thread_local RoutingScope* current = nullptr;
 
 // Rows of the last axis that hold other values, in whatever order.
 template <typename T>
-std::int64_t differing_rows(const Tensor& a, const Tensor& b) {
+std::int64_t differing_rows(const Tensor& on_a, const Tensor& on_b) {
+  const Tensor a = on_a.to(Device{}), b = on_b.to(Device{});  // waits for a GPU
   const std::int64_t length = a.size(-1), rows = length == 0 ? 0 : a.numel() / length;
   std::int64_t differing = 0;
   for (std::int64_t i = 0; i < rows; ++i) {
@@ -54,7 +55,7 @@ Tensor traced_choice(Tensor choice) {
   trace.choosers += choice.numel() / std::max<std::int64_t>(1, choice.size(-1));
   trace.overridden +=
       choice.dtype() == DType::i32 ? differing_rows<std::int32_t>(choice, traced) : differing_rows<std::int64_t>(choice, traced);
-  return traced;
+  return traced.to(choice.device());
 }
 
 }  // namespace vitrine

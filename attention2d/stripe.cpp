@@ -21,8 +21,10 @@ Tensor StripeAttention::operator()(const Tensor& q, const Tensor& k, const Tenso
   if (q.size(1) != height * width || rows < 1 || columns < 1 || height % rows != 0 || width % columns != 0)
     throw Error(fmt::format("stripe_attention: stripes of {}x{} do not divide a map of {}x{}", rows, columns, height, width));
   const auto heads = [&](const Tensor& t) { return t.unflatten(2, {config.num_heads, config.dim / config.num_heads}); };
-  const Tensor stripes = partition_windows(height, width, config.size).tokens;
-  Tensor y = grouped_attention(heads(q), heads(k), heads(v), {.scale = config.scale, .queries = stripes, .keys = stripes})
+  const Tensor tokens =
+      stripes.get(height, width, [&] { return partition_windows(height, width, config.size).tokens.to(q.device()); });
+  Tensor y = grouped_attention(heads(q), heads(k), heads(v),
+                               {.scale = config.scale, .queries = tokens, .keys = tokens, .covers_all = true})
                  .flatten(2, 3);  // [B, N, C]
   // The stripes of one band of rows are a batch of views, so that the convolution ends at their borders.
   const auto band_of = [&](const Tensor& t, std::int64_t image, std::int64_t band) {

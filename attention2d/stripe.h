@@ -11,6 +11,7 @@
 
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
+#include <vitrine/layers/size_cache.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -30,6 +31,7 @@ struct VITRINE_API StripeAttention {
 
   StripeAttentionConfig config;
   Conv2d get_v;
+  detail::SizeCache<Tensor> stripes;  // lists of tokens
 };
 
 }  // namespace vitrine

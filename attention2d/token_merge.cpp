@@ -8,8 +8,10 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/ops.h>
@@ -59,6 +61,37 @@ void best_destinations(const Tensor& unit, const Tensor& sources, const Tensor& 
   }
 }
 
+// Of all images on a GPU: what traced_choice is given. One likeness matrix at a time is in memory, of some rows of an image.
+Tensor matches_on_gpu(const Tensor& unit, const Cells& cells) {
+  const std::int64_t B = unit.size(0), S = static_cast<std::int64_t>(cells.sources.size()), C = unit.size(2);
+  const auto D = static_cast<std::int64_t>(cells.destinations.size());
+  const Tensor sources = index_tensor(cells.sources).to(unit.device());
+  const Tensor source_rows = sources.to(DType::i64);
+  const Tensor destination_rows = index_tensor(cells.destinations).to(unit.device()).to(DType::i64);
+  Tensor best = Tensor::empty({B, S}, DType::f32, unit.device()), target = Tensor::empty({B, S}, DType::i64, unit.device());
+  Tensor from = Tensor::empty({S, C}, DType::f32, unit.device()), to = Tensor::empty({D, C}, DType::f32, unit.device());
+  constexpr std::int64_t kMost = 1 << 25;  // floats of the matrix
+  const std::int64_t chunk = std::max<std::int64_t>(1, std::min(S, kMost / D));
+  Tensor likeness = Tensor::empty({chunk, D}, DType::f32, unit.device());
+  for (std::int64_t b = 0; b < B; ++b) {
+    const Tensor image = unit.select(0, b);
+    cuda::backend().ops.gather_rows(image, source_rows, from);
+    cuda::backend().ops.gather_rows(image, destination_rows, to);
+    for (std::int64_t first = 0; first < S; first += chunk) {
+      const std::int64_t last = std::min(first + chunk, S);
+      Tensor rows = likeness.slice(0, 0, last - first);
+      cuda::attention_ops().products(from.slice(0, first, last), to, rows);
+      const auto [most, where] = top_k(rows, 1);
+      Tensor best_here = best.select(0, b).slice(0, first, last), target_here = target.select(0, b).slice(0, first, last);
+      copy_(best_here, most.flatten(0, 1));
+      copy_(target_here, where.flatten(0, 1));
+    }
+  }
+  Tensor pairs = Tensor::empty({B, S, 2}, DType::i32, unit.device());
+  cuda::attention_ops().merge_pairs(sources, target, top_k(best, S).second, pairs);
+  return pairs;
+}
+
 void check_matches(const Tensor& x, const TokenMatches& m, std::int64_t count) {
   const auto is_index = [](const Tensor& t, int rank) { return t.defined() && t.dtype() == DType::i32 && t.rank() == rank; };
   if (!x.defined() || x.rank() != 3 || !is_index(m.destinations, 1) || !is_index(m.sources, 2) || !is_index(m.targets, 2) ||
@@ -66,6 +99,7 @@ void check_matches(const Tensor& x, const TokenMatches& m, std::int64_t count) {
       m.sources.size(1) + m.destinations.size(0) != x.size(1))
     throw Error(fmt::format("merge_tokens: x is {}, which is not what the tokens were matched in",
                             x.defined() ? x.shape().to_string() : "undefined"));
+  for (const Tensor* t : {&m.destinations, &m.sources, &m.targets}) detail::check_same_device("merge_tokens", x, *t);
   if (count < 0 || count > m.sources.size(1))
     throw Error(fmt::format("merge_tokens: {} tokens to merge, there are {} sources", count, m.sources.size(1)));
 }
@@ -88,6 +122,15 @@ TokenMatches match_tokens(const Tensor& x, const TokenCells& c) {
   const Tensor sources = index_tensor(cells.sources), destinations = index_tensor(cells.destinations);
   // The choice is made in f32 whatever the tokens' type: unit vectors in 16 bits would tie.
   const Tensor unit = l2_normalize(x.to(DType::f32));
+  if (cuda::is_on_gpu(x)) {
+    pairs = traced_choice(B * S > 0 ? matches_on_gpu(unit, cells) : pairs.to(x.device()));
+    Tensor chosen = Tensor::empty({2, B, S}, DType::i32, x.device());
+    for (int i = 0; i < 2; ++i) {
+      Tensor part = chosen.select(0, i).unsqueeze(2);
+      copy_(part, pairs.slice(2, i, i + 1));
+    }
+    return {destinations.to(x.device()), chosen.select(0, 0), chosen.select(0, 1)};
+  }
   std::vector<float> best(static_cast<std::size_t>(S));
   std::vector<std::int32_t> target(best.size()), order(best.size());
   for (std::int64_t b = 0; b < B && S > 0; ++b) {
@@ -117,7 +160,12 @@ MergedTokens merge_tokens(const Tensor& x, const TokenMatches& m, std::int64_t c
   check_matches(x, m, count);
   const std::int64_t B = x.size(0), N = x.size(1), C = x.size(2), S = m.sources.size(1), D = m.destinations.size(0);
   const std::int64_t kept = S - count, rows = N - count;
-  MergedTokens merged{Tensor::empty({B, rows, C}, x.dtype(), x.device()), Tensor::empty({B, N}, DType::i32)};
+  MergedTokens merged{Tensor::empty({B, rows, C}, x.dtype(), x.device()), Tensor::empty({B, N}, DType::i32, x.device())};
+  if (cuda::is_on_gpu(x)) {
+    if (merged.tokens.numel() > 0)
+      cuda::attention_ops().merge_tokens({x, m.destinations, m.sources, m.targets, count, merged.tokens, merged.origin});
+    return merged;
+  }
   const std::int32_t* destinations = m.destinations.data<std::int32_t>();
   for (std::int64_t b = 0; b < B; ++b) {
     const std::int32_t *sources = m.sources.data<std::int32_t>() + b * S, *targets = m.targets.data<std::int32_t>() + b * S;
@@ -167,11 +215,16 @@ Tensor unmerge_tokens(const Tensor& y, const Tensor& origin) {
                             y.defined() ? y.shape().to_string() : "undefined",
                             origin.defined() ? origin.shape().to_string() : "undefined"));
   const std::int64_t B = y.size(0), M = y.size(1), N = origin.size(1), C = y.size(2);
+  detail::check_same_device("unmerge_tokens", y, origin);
   const Tensor index = origin.contiguous(), rows = y.contiguous();
+  Tensor out = Tensor::empty({B, N, C}, y.dtype(), y.device());
+  if (cuda::is_on_gpu(y)) {
+    if (out.numel() > 0) cuda::attention_ops().unmerge_tokens(rows, index, out);
+    return out;
+  }
   const std::int32_t* row = index.data<std::int32_t>();
   if (std::any_of(row, row + B * N, [M](std::int32_t i) { return i < 0 || i >= M; }))
     throw Error(fmt::format("unmerge_tokens: an index outside of the {} merged tokens", M));
-  Tensor out = Tensor::empty({B, N, C}, y.dtype(), y.device());
   const std::size_t bytes = static_cast<std::size_t>(C) * size_of(y.dtype());
   const auto* from = static_cast<const std::byte*>(rows.raw());
   auto* to = static_cast<std::byte*>(out.raw());

@@ -1,19 +1,19 @@
 #include <vitrine/attention2d/varied_window.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/bi_level_routing.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
-#include <vitrine/attention2d/rows.h>
-#include <vitrine/layers/cpu/parallel.h>
+#include <vitrine/layers/ops.h>
 
 namespace vitrine {
 
@@ -21,35 +21,29 @@ namespace {
 
 using Size = std::array<std::int64_t, 2>;
 
-// LeakyReLU of each window's mean, of a map padded with zeros to a multiple of the window: f32 [B, windows, C].
-Tensor window_means(const Tensor& x, const Size& size) {
-  const std::int64_t H = x.size(1), W = x.size(2), C = x.size(3);
-  const std::int64_t columns = (W + size[1] - 1) / size[1], windows = (H + size[0] - 1) / size[0] * columns;
-  Tensor means = Tensor::zeros({x.size(0), windows, C});
-  cpu::parallel_for(x.size(0) * windows, 1, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> row(static_cast<std::size_t>(C));
-    for (std::int64_t item = begin; item < end; ++item) {
-      const std::int64_t b = item / windows, top = item % windows / columns * size[0], left = item % columns * size[1];
-      float* mean = means.data<float>() + item * C;
-      for (std::int64_t y = top; y < std::min(top + size[0], H); ++y)
-        for (std::int64_t at = left; at < std::min(left + size[1], W); ++at) {
-          detail::read_row(x, b * x.stride(0) + y * x.stride(1) + at * x.stride(2), row);
-          for (std::int64_t c = 0; c < C; ++c) mean[c] += row[static_cast<std::size_t>(c)];
-        }
-      for (std::int64_t c = 0; c < C; ++c) {
-        mean[c] /= static_cast<float>(size[0] * size[1]);
-        if (mean[c] < 0) mean[c] *= 0.01f;
-      }
-    }
-  });
-  return means;
-}
-
 // Where one axis of a window's keys begins, and their distance. Offsets are in halves of the map over its whole windows.
 std::pair<float, float> keys_on_axis(std::int64_t window, std::int64_t size, std::int64_t length, float scale, float offset) {
   const float half = 0.5f * static_cast<float>(size - 1), centre = static_cast<float>(window * size) + half;
   const float padded = static_cast<float>((length + size - 1) / size * size), step = 1 + scale;
   return {centre - half * step + offset / static_cast<float>(length / size) * (padded - 1) / 2, step};
+}
+
+// f32 [B, windows, heads, 4] of offsets and scales [B, windows, heads 2].
+Tensor boxes_of(const Tensor& offset, const Tensor& scale, std::int64_t heads, const Size& map, const Size& size) {
+  const std::int64_t B = offset.size(0), windows = offset.size(1), columns = (map[1] + size[1] - 1) / size[1];
+  Tensor boxes = Tensor::empty({B, windows, heads, 4}, DType::f32, offset.device());
+  if (cuda::is_on_gpu(offset)) {
+    if (boxes.numel() > 0) cuda::attention_ops().window_boxes({offset, scale, map[0], map[1], size[0], size[1], boxes});
+    return boxes;
+  }
+  for (std::int64_t i = 0; i < B * windows * heads; ++i) {
+    const std::int64_t window = i / heads % windows;
+    const float *o = offset.data<float>() + 2 * i, *s = scale.data<float>() + 2 * i;  // (x, y)
+    const auto [top, row_step] = keys_on_axis(window / columns, size[0], map[0], s[1], o[1]);
+    const auto [left, column_step] = keys_on_axis(window % columns, size[1], map[1], s[0], o[0]);
+    std::ranges::copy(std::array{top, left, row_step, column_step}, boxes.data<float>() + 4 * i);
+  }
+  return boxes;
 }
 
 // An f32 linear, whatever the other layers compute in: it moves keys.
@@ -75,7 +69,7 @@ VariedWindowAttention::VariedWindowAttention(const Weights& w, const VariedWindo
   offsets = regressor(w / "sampling_offsets.2", c.dim, 2 * c.num_heads);
   scales = regressor(w / "sampling_scales.2", c.dim, 2 * c.num_heads);
   const std::int64_t rows = (2 * c.window_size[0] - 1) * (2 * c.window_size[1] - 1);
-  bias = relative_position_bias(w.get("relative_position_bias_table", {rows, c.num_heads}), c.window_size);
+  bias = relative_position_bias(w.get("relative_position_bias_table", {rows, c.num_heads}), c.window_size).to(w.device());
   proj = Linear(w / "proj", out, out, proj_options);
 }
 
@@ -86,21 +80,20 @@ Tensor VariedWindowAttention::operator()(const Tensor& x, Tensor residual) const
   if (H < size[0] || W < size[1])
     throw Error(
         fmt::format("varied_window_attention: the map is {}x{}, smaller than the window of {}x{}", H, W, size[0], size[1]));
-  const Partition windows = partition_windows(H, W, size);
-  const std::int64_t columns = (W + size[1] - 1) / size[1], groups = windows.tokens.size(1);
-  const Tensor means = window_means(x, size), offset = offsets(means), scale = scales(means);  // [B, windows, 2 heads]
-  Tensor boxes = Tensor::empty({B, groups, heads, 4});
-  for (std::int64_t i = 0; i < B * groups * heads; ++i) {
-    const std::int64_t window = i / heads % groups;
-    const float *o = offset.data<float>() + 2 * i, *s = scale.data<float>() + 2 * i;  // (x, y)
-    const auto [top, row_step] = keys_on_axis(window / columns, size[0], H, s[1], o[1]);
-    const auto [left, column_step] = keys_on_axis(window % columns, size[1], W, s[0], o[0]);
-    std::ranges::copy(std::array{top, left, row_step, column_step}, boxes.data<float>() + 4 * i);
-  }
+  const Tensor tokens = windows.get(H, W, [&] { return partition_windows(H, W, size).tokens.to(x.device()); });
+  // a map that is not a multiple of the window is one padded with zeros, which the means count
+  Tensor means = region_means(x, {size[0], size[1]}, true);
+  activate_(means, Activation::leaky_relu);
+  const Tensor boxes = boxes_of(offsets(means), scales(means), heads, {H, W}, size);
   const Tensor parts = qkv(x).flatten(1, 2).unflatten(2, {3, heads, config.out_dim / heads});
-  const Tensor y = grouped_attention(
-      parts.select(2, 0), parts.select(2, 1), parts.select(2, 2),
-      {.scale = config.scale, .queries = windows.tokens, .bias = bias, .boxes = boxes, .map = {H, W}, .box_keys = size});
+  const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2),
+                                     {.scale = config.scale,
+                                      .queries = tokens,
+                                      .bias = bias,
+                                      .boxes = boxes,
+                                      .map = {H, W},
+                                      .box_keys = size,
+                                      .covers_all = true});
   return proj(y.view({B, H, W, config.out_dim}), {.residual = std::move(residual)});
 }
 

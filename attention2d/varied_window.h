@@ -14,6 +14,7 @@
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/size_cache.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -37,7 +38,8 @@ struct VITRINE_API VariedWindowAttention {
 
   VariedWindowAttentionConfig config;
   Linear qkv, proj, offsets, scales;
-  Tensor bias;  // [1, heads, N, N]
+  Tensor bias;                        // [1, heads, N, N]
+  detail::SizeCache<Tensor> windows;  // lists of tokens
 };
 
 }  // namespace vitrine

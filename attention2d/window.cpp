@@ -59,13 +59,14 @@ Tensor attend(const Module& m, const Tensor& x, Tensor residual, GroupedOptions 
   const auto windows = m.cache->get(map, [&] {
     Partition p = partition_windows(map[0], map[1], c.window_size, c.shift_size, c.pad);
     Tensor bias = p.regions.defined() ? shifted_bias(m.bias, p.regions) : m.bias;
-    return MapWindows{std::move(p), std::move(bias)};
+    return MapWindows{p.to(x.device()), bias.to(x.device())};
   });
   options.queries = options.keys = windows->partition.tokens;
   options.pattern = windows->partition.pattern;
   options.bias = windows->bias;
   options.pad_key = m.pad_key;
   options.pad_value = m.pad_value;
+  options.covers_all = true;
   // three views [B, H W, heads, head_dim] of the fused projection
   const Tensor parts = m.qkv(x).flatten(1, 2).unflatten(2, {3, c.num_heads, head_dim_of(c)});
   const Tensor y = grouped_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2), options);
@@ -116,7 +117,7 @@ WindowAttention::WindowAttention(const Weights& w, const WindowAttentionConfig& 
   const std::int64_t head_dim = head_dim_of(c), inner = c.num_heads * head_dim;
   qkv = Linear(w / "qkv", c.dim, 3 * inner, {.bias = c.qkv_bias});
   if (c.qkv_bias) {
-    const Tensor parts = (w / "qkv").get("bias", {3 * inner}, w.dtype()).view({3, c.num_heads, head_dim});
+    const Tensor parts = (w / "qkv").on_device("bias", {3 * inner}, w.dtype()).view({3, c.num_heads, head_dim});
     pad_key = parts.select(0, 1);
     pad_value = parts.select(0, 2);
   }
@@ -138,7 +139,7 @@ WindowAttentionV2::WindowAttentionV2(const Weights& w, const WindowAttentionV2Co
     const Tensor q = w.get("q_bias", {c.dim}), v = w.get("v_bias", {c.dim});
     std::copy_n(q.data<float>(), c.dim, qkv_bias.data<float>());
     std::copy_n(v.data<float>(), c.dim, qkv_bias.data<float>() + 2 * c.dim);
-    pad_value = w.get("v_bias", {c.dim}, w.dtype()).view({c.num_heads, c.dim / c.num_heads});
+    pad_value = w.on_device("v_bias", {c.dim}, w.dtype()).view({c.num_heads, c.dim / c.num_heads});
   }
   qkv = Linear(weight, qkv_bias, w.options());
   w.release("qkv.weight");
@@ -147,6 +148,7 @@ WindowAttentionV2::WindowAttentionV2(const Weights& w, const WindowAttentionV2Co
   for (std::int64_t h = 0; h < c.num_heads; ++h)
     head_scale.data<float>()[h] =
         static_cast<float>(std::exp(std::min(static_cast<double>(logit_scale.data<float>()[h]), std::log(100.0))));
+  head_scale = head_scale.to(w.device());
   bias = relative_position_bias(continuous_bias_table(w, c), c.window_size);
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }

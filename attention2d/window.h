@@ -40,7 +40,7 @@ struct VITRINE_API WindowAttention {
 
   WindowAttentionConfig config;
   Linear qkv, proj;
-  Tensor bias;                // [1, heads, N, N]
+  Tensor bias;                // [1, heads, N, N], on the CPU: a map's patterns are made of it
   Tensor pad_key, pad_value;  // [heads, head_dim]: those of padding tokens; undefined: zeros
   std::shared_ptr<WindowCache> cache;
 };
@@ -63,7 +63,7 @@ struct VITRINE_API WindowAttentionV2 {
 
   WindowAttentionV2Config config;
   Linear qkv, proj;
-  Tensor bias, head_scale;  // [1, heads, N, N], [heads]
+  Tensor bias, head_scale;  // [1, heads, N, N] on the CPU, [heads]
   Tensor pad_key, pad_value;
   std::shared_ptr<WindowCache> cache;
 };

@@ -7,13 +7,12 @@ namespace vitrine::cpu::VITRINE_TARGET {
 namespace {
 
 template <typename T>
-void mean(const void* x, i64 rows, i64 columns, i64 x_row, i64 x_column, i64 channels, float* y) {
-  const Vf factor = set1(1.0f / static_cast<float>(rows * columns));
+void mean(const void* x, i64 rows, i64 columns, i64 x_row, i64 x_column, i64 channels, float factor, float* y) {
   for_vectors(channels, [&](i64 c, int n) {
     Vf total = zero();
     for (i64 r = 0; r < rows; ++r)
       for (i64 k = 0; k < columns; ++k) total = add(total, load_lanes(at<T>(x, r * x_row + k * x_column) + c, n));
-    store_lanes(y + c, mul(total, factor), n);
+    store_lanes(y + c, mul(total, set1(factor)), n);
   });
 }
 

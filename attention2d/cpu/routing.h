@@ -11,9 +11,9 @@ namespace vitrine::cpu {
 struct RoutingKernels {
   const char* target;  // the one that it was compiled for
 
-  // y = mean of rows x columns pixels of x; strides in bytes.
+  // y = factor times the sum of rows x columns pixels of x; strides in bytes.
   using Mean = void (*)(const void* x, std::int64_t rows, std::int64_t columns, std::int64_t x_row, std::int64_t x_column,
-                        std::int64_t channels, float* y);
+                        std::int64_t channels, float factor, float* y);
   Mean mean[kFloatTypes];
 
   // chosen = the `count` regions j of the largest q . k[j], in falling order; `values` has room for as many.

@@ -20,6 +20,7 @@
 #include <cuda_fp16.h>
 #define VITRINE_DEVICE __device__ __forceinline__
 #define VITRINE_KERNEL(threads) __global__ __launch_bounds__(threads)
+#define VITRINE_UNROLL _Pragma("unroll")  // before a loop over what must stay in registers
 #else
 #include <cmath>
 #include <cstring>
@@ -29,6 +30,7 @@
 #include "cuda_host/emulation.h"  // tests/cuda_host
 #define VITRINE_DEVICE inline
 #define VITRINE_KERNEL(threads)
+#define VITRINE_UNROLL
 #endif
 
 namespace vitrine::cuda {

@@ -35,7 +35,7 @@ TEST_CASE("region means are the means of the tokens that there are, on every tar
       const Tensor wide = random.tensor({2, 7, 9, channels + 5}, dtype), x = wide.slice(3, 2, channels + 2);
       const Tensor means = region_means(x.to(dtype), {3, 4});
       REQUIRE(means.shape() == Shape{2, 9, channels});
-      Tensor expected = Tensor::empty({2, 9, channels});
+      Tensor expected = Tensor::empty({2, 9, channels}), padded = expected.clone();
       for (std::int64_t i = 0; i < expected.numel(); ++i) {
         const std::int64_t c = i % channels, r = i / channels % 9, b = i / channels / 9;
         double sum = 0, count = 0;
@@ -43,14 +43,16 @@ TEST_CASE("region means are the means of the tokens that there are, on every tar
           for (std::int64_t col = r % 3 * 4; col < std::min<std::int64_t>(r % 3 * 4 + 4, 9); ++col, ++count)
             sum += wide.data<float>()[((b * 7 + y) * 9 + col) * (channels + 5) + 2 + c];
         expected.data<float>()[i] = static_cast<float>(sum / count);
+        padded.data<float>()[i] = static_cast<float>(sum / 12);
       }
       CHECK(difference(means, expected, 1e-6) == "");
+      CHECK(difference(region_means(x.to(dtype), {3, 4}, true), padded, 1e-6) == "");
       for (const cpu::Isa isa : cpu::available_isas()) {
         std::vector<float> one(static_cast<std::size_t>(channels));
         const Tensor stored = x.to(dtype);
         const auto bytes = static_cast<std::int64_t>(size_of(dtype));
         cpu::routing_kernels(isa).mean[static_cast<int>(dtype)](stored.raw(), 3, 4, stored.stride(1) * bytes,
-                                                                stored.stride(2) * bytes, channels, one.data());
+                                                                stored.stride(2) * bytes, channels, 1.0f / 12, one.data());
         CHECK(difference(Tensor::from(one, {channels}), expected.select(0, 0).select(0, 0), 1e-6) == "");
       }
     }

@@ -21,14 +21,27 @@ namespace {
 constexpr std::string_view kKernels[] = {VITRINE_CUDA_OPS(VITRINE_CUDA_NAME) VITRINE_CUDA_ATTENTION(VITRINE_CUDA_NAME) "linear",
                                          "linear_epilogue", "conv2d", "conv_transpose2d", "depthwise_conv2d"};
 // Those that compute in f32 only, whatever their callers' type is.
-constexpr std::string_view kOnlyF32[] = {"top_k", "mix_rows"};
+constexpr std::string_view kOnlyF32[] = {"top_k", "mix_rows", "products", "window_boxes", "head_gates"};
+// Those that move indices.
+constexpr std::string_view kOfIntegers[] = {"routed_tokens", "merge_pairs"};
+
+template <std::size_t n>
+bool is_in(const std::string_view (&names)[n], std::string_view kernel) {
+  return std::find(std::begin(names), std::end(names), kernel) != std::end(names);
+}
 
 void report() {
   bool complete = true;
   fmt::print("{:24} {:>8} {:>8} {:>8}\n", "launches in the harness", "f32", "f16", "bf16");
   for (const std::string_view kernel : kKernels) {
     fmt::print("{:24}", kernel);
-    const bool only_f32 = std::find(std::begin(kOnlyF32), std::end(kOnlyF32), kernel) != std::end(kOnlyF32);
+    if (is_in(kOfIntegers, kernel)) {
+      const std::int64_t count = launches(kernel, "i32") + launches(kernel, "i64");
+      complete = complete && count > 0;
+      fmt::print(" {:>8} of integers\n", count);
+      continue;
+    }
+    const bool only_f32 = is_in(kOnlyF32, kernel);
     for (const std::string_view dtype : {"f32", "f16", "bf16"}) {
       const std::int64_t count = launches(kernel, dtype);
       const bool wanted = dtype == "f32" || !only_f32;

@@ -38,4 +38,12 @@ void verify_on_device(const std::string& folder, const std::string& only) {
 
 TEST_CASE("reference cases of attention on the device", "[cuda_host]") { verify_on_device("attention", "^attention[.]"); }
 
+TEST_CASE("reference cases of attention in groups on the device", "[cuda_host]") {
+  verify_on_device("attention", "^(window_attention|window_attention_v2|partition_attention|halo_attention|hilo_attention)[.]");
+}
+
+TEST_CASE("reference cases of routing and agents on the device", "[cuda_host]") {
+  verify_on_device("attention", "^(bi_level_routing_attention|bi_level_routing_attention_nchw|agent_attention_.*)[.]");
+}
+
 }  // namespace vitrine
