@@ -35,7 +35,7 @@ JointAttention::JointAttention(const Weights& w, const Config& config) : config_
   }
   if (c.clear && c.clear->down > 1) {
     const std::int64_t f = c.clear->down;
-    spatial_weight_ = (w / "processor").get("spatial_weight", {1, 1, 1, f, 1, f, 1}).clone();
+    spatial_weight_ = (w / "processor").on_device("spatial_weight", {1, 1, 1, f, 1, f, 1});
   }
 }
 

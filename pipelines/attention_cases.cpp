@@ -32,6 +32,7 @@
 #include <vitrine/attention2d/rala.h>
 #include <vitrine/attention2d/varied_window.h>
 #include <vitrine/attention2d/window.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/weights/sources.h>
 
@@ -121,8 +122,9 @@ class CaseText {
     throw Error(fmt::format("attention case '{}': {}; expected the form of {} ({})", text_, why, form_.example, form_.what));
   }
 
-  Tensor input(Shape shape) const { return synthetic_tensor("bench.x", shape).to(dtype); }
-  Weights weights() const { return Weights(synthetic_weights(), {.dtype = dtype, .device = {}}); }
+  static Device device() { return Context::current().device(); }
+  Tensor input(Shape shape) const { return synthetic_tensor("bench.x", shape).to(dtype).to(device()); }
+  Weights weights() const { return Weights(synthetic_weights(), {.dtype = dtype, .device = device()}); }
 
   std::int64_t batch;
   DType dtype;
@@ -148,7 +150,7 @@ Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, st
   Shape shape{c.batch};
   for (const std::int64_t size : tokens) shape.push_back(size);
   for (const std::int64_t size : {std::int64_t{3}, heads, dim}) shape.push_back(size);
-  return synthetic_tensor("bench.qkv", shape).to(c.dtype);
+  return synthetic_tensor("bench.qkv", shape).to(c.dtype).to(c.device());
 }
 
 AttentionProblem make_sdpa(CaseText& c) {

@@ -10,6 +10,7 @@
 #include <vitrine/backbones/arguments.h>
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/memory.h>
@@ -39,30 +40,38 @@ std::pair<std::string, std::int64_t> split_size(const std::string& name) {
 
 // Held by the process beside what is being measured: taken before building.
 struct Building {
-  Building() : before(memory_stats().in_use) { reset_peak_memory(); }
+  Building() : device(Context::current().device()), before(memory_stats(device).in_use) { reset_peak_memory(device); }
   void finish(BenchmarkRow& row) {
-    row.weight_bytes = memory_stats().in_use - before;
-    peak = memory_stats().peak - before;
+    row.device = describe_device(device);
+    row.threads = Context::current().threads();
+    row.weight_bytes = memory_stats(device).in_use - before;
+    peak = memory_stats(device).peak - before;
   }
+  Device device;
   std::int64_t before, peak = 0;
 };
 
 // Fills in the row's times, rates and peaks.
-void time_passes(const std::function<void()>& pass, const BenchmarkOptions& options, const Building& building,
+void time_passes(const std::function<void()>& queue, const BenchmarkOptions& options, const Building& building,
                  BenchmarkRow& row) {
+  const Device device = building.device;
+  const auto pass = [&] {
+    queue();
+    synchronize(device);
+  };
   // The first passes make primitives and fill the allocator's cache.
   const auto warm_up = Clock::now();
   for (int i = 0; i < 2 || seconds_since(warm_up) < 0.1 * options.seconds; ++i) {
     if (options.cancelled && options.cancelled()) break;
     pass();
   }
-  const std::int64_t held = memory_stats().in_use;
-  reset_peak_memory();
+  const std::int64_t held = memory_stats(device).in_use;
+  reset_peak_memory(device);
   Context::current().reset_macs();
   pass();
   const double macs = static_cast<double>(Context::current().macs());
-  row.peak_activation_bytes = memory_stats().peak - held;
-  row.peak_bytes = std::max(building.peak, memory_stats().peak - building.before);
+  row.peak_activation_bytes = memory_stats(device).peak - held;
+  row.peak_bytes = std::max(building.peak, memory_stats(device).peak - building.before);
 
   std::vector<double> samples;
   const auto start = Clock::now();
@@ -105,7 +114,8 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   if (height > 0) arguments["img_size"] = fmt::format("[{},{}]", height, width);
 
   Building building;
-  const auto model = create_model(model_name, Weights(synthetic_weights(), {.dtype = options.dtype, .device = {}}), arguments);
+  const auto model =
+      create_model(model_name, Weights(synthetic_weights(), {.dtype = options.dtype, .device = building.device}), arguments);
   const ModelInfo& info = model->info();
   BenchmarkRow row;
   row.name = name;
@@ -113,13 +123,13 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   row.batch_size = options.batch_size;
   row.height = info.preprocess.height;
   row.width = info.preprocess.width;
-  row.threads = Context::current().threads();
   row.parameters = info.parameters;
   row.parameter_bytes = info.parameter_bytes;
   building.finish(row);
 
-  const Tensor images =
-      synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels}).to(options.dtype);
+  const Tensor images = synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels})
+                            .to(options.dtype)
+                            .to(building.device);
   time_passes([&] { model->forward(images); }, options, building, row);
   return row;
 }
@@ -146,7 +156,6 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   row.dtype = name_of(options.dtype);
   row.batch_size = options.batch_size;
   row.tokens = problem.tokens;
-  row.threads = Context::current().threads();
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row);
@@ -175,7 +184,6 @@ BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOption
   row.height = problem.height;
   row.width = problem.width;
   row.of_latents = true;
-  row.threads = Context::current().threads();
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row);
@@ -185,16 +193,21 @@ BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOption
 
 double measure_gemm_gflops(DType dtype) {
   constexpr double kSeconds = 0.3;  // a size
+  const Device device = Context::current().device();
   double best = 0;
-  // The larger has the better rate on a quiet machine, the smaller may fit between two interruptions of a busy one.
-  for (const std::int64_t size : {768, 2048}) {
-    const Linear linear(synthetic_parameter("weight", {size, size}), Tensor(), dtype);
-    const Tensor x = synthetic_tensor("input", {size, size}).to(dtype);
+  // The larger has the better rate on a quiet machine, the smaller may fit between two interruptions of a busy one. A GPU has
+  // more to fill.
+  const std::int64_t scale = device.type == DeviceType::cpu ? 1 : 4;
+  for (const std::int64_t size : {768 * scale, 2048 * scale}) {
+    const Linear linear(synthetic_parameter("weight", {size, size}), Tensor(), dtype, device);
+    const Tensor x = synthetic_tensor("input", {size, size}).to(dtype).to(device);
     linear(x);
+    synchronize(device);
     const auto start = Clock::now();
     do {
       const auto begin = Clock::now();
       linear(x);
+      synchronize(device);
       best = std::max(best, 2e-9 * static_cast<double>(size * size * size) / seconds_since(begin));
     } while (seconds_since(start) < kSeconds);
   }

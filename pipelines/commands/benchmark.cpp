@@ -17,6 +17,7 @@
 
 #include <vitrine/backbones/denoiser.h>
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/file.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/attention_cases.h>
@@ -47,7 +48,8 @@ nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
     json[row.of_latents ? "latent_size" : "img_size"] = {row.height, row.width};
   else
     json["tokens"] = row.tokens;
-  json.update({{"threads", row.threads},
+  json.update({{"device", row.device},
+               {"threads", row.threads},
                {"version", VITRINE_VERSION},
                {"median_ms", row.median_ms},
                {"min_ms", row.min_ms},
@@ -71,9 +73,11 @@ nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
 class Report {
  public:
   explicit Report(Console& console, DType dtype) : console_(console), peak_(measure_gemm_gflops(dtype)) {
+    const Device device = Context::current().device();
     if (!console.options().json)
-      console.print(
-          fmt::format("{} threads, {}, matrix product {:.0f} GFLOP/s", Context::current().threads(), name_of(dtype), peak_));
+      console.print(fmt::format("{}{} threads, {}, matrix product {:.0f} GFLOP/s",
+                                device == Device{} ? "" : describe_device(device) + ", ", Context::current().threads(),
+                                name_of(dtype), peak_));
   }
 
   double peak() const { return peak_; }
