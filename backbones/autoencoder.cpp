@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 
@@ -58,6 +59,20 @@ Tensor mask_of(const std::vector<float>& rows, const std::vector<float>& columns
 
 Autoencoder::~Autoencoder() = default;
 
+void Autoencoder::finish(const Weights& w, const std::vector<float>& scale, const std::vector<float>& shift) {
+  dtype_ = w.dtype();
+  device_ = w.device();
+  std::vector<float> inverse;
+  for (const float s : scale) inverse.push_back(1.0f / s);
+  const auto place = [&](const std::vector<float>& values) {
+    return Tensor::from(values, {static_cast<std::int64_t>(values.size())}).to(device_);
+  };
+  latent_scale_ = place(scale);
+  inverse_latent_scale_ = place(inverse);
+  latent_shift_ = place(shift);
+  synchronize(device_);  // other threads' streams do not wait for what made it
+}
+
 Tensor Autoencoder::scale_latents(const Tensor& latents) const {
   Tensor y = add(latents, affine(latent_shift_, -1.0f, 0.0f));
   multiply_(y, latent_scale_);
@@ -65,9 +80,7 @@ Tensor Autoencoder::scale_latents(const Tensor& latents) const {
 }
 
 Tensor Autoencoder::unscale_latents(const Tensor& latents) const {
-  Tensor inverse = latent_scale_.clone();
-  for (std::int64_t i = 0; i < inverse.numel(); ++i) inverse.data<float>()[i] = 1.0f / inverse.data<float>()[i];
-  Tensor y = multiply(latents, inverse);
+  Tensor y = multiply(latents, inverse_latent_scale_);
   add_(y, latent_shift_);
   return y;
 }
@@ -95,9 +108,9 @@ Tensor Autoencoder::tiled(const Tensor& x, std::int64_t from, std::int64_t to, c
       const std::int64_t top = rows.begins[r], left = columns.begins[c];
       const Tensor part = x.slice(1, from * top, from * (top + rows.size)).slice(2, from * left, from * (left + columns.size));
       const Tensor tile = pass(part.contiguous()).to(DType::f32);
-      if (!y.defined()) y = Tensor::zeros({B, to * H, to * W, tile.size(3)});
+      if (!y.defined()) y = Tensor::zeros({B, to * H, to * W, tile.size(3)}, DType::f32, tile.device());
       Tensor place = y.slice(1, to * top, to * (top + rows.size)).slice(2, to * left, to * (left + columns.size));
-      add_(place, multiply(tile, mask_of(rows.weights[r], columns.weights[c])));
+      add_(place, multiply(tile, mask_of(rows.weights[r], columns.weights[c]).to(tile.device())));
     }
   return y.to(dtype_);
 }

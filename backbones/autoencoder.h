@@ -10,6 +10,7 @@
 
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/tensor.h>
+#include <vitrine/layers/weights.h>
 
 namespace vitrine {
 
@@ -47,6 +48,7 @@ class VITRINE_API Autoencoder {
 
   const AutoencoderInfo& info() const { return info_; }
   DType dtype() const { return dtype_; }
+  Device device() const { return device_; }  // where images and latents are
 
  protected:
   using Pass = std::function<Tensor(const Tensor& tile)>;
@@ -55,9 +57,15 @@ class VITRINE_API Autoencoder {
   // Throws Error unless x is a floating [B, H, W, channels] with sides of `least` or more; x in the weights' type.
   Tensor checked(const Tensor& x, std::int64_t channels, std::int64_t least, const char* what) const;
 
+  // The last step of building; scale and shift of the latents: one, or one a channel.
+  void finish(const Weights& w, const std::vector<float>& scale, const std::vector<float>& shift);
+
   AutoencoderInfo info_;
   DType dtype_ = DType::f32;
-  Tensor latent_scale_, latent_shift_;  // f32 [1] or [latent_channels]
+
+ private:
+  Device device_;
+  Tensor latent_scale_, inverse_latent_scale_, latent_shift_;  // f32 [1] or [latent_channels]
 };
 
 }  // namespace vitrine

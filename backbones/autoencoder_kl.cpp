@@ -1,7 +1,6 @@
 #include <vitrine/backbones/autoencoder_kl.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include <fmt/format.h>
@@ -11,6 +10,7 @@
 #include <vitrine/backbones/text_encoder.h>
 #include <vitrine/backbones/tokens.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/ops.h>
 #include <vitrine/weights/sources.h>
 
 namespace vitrine {
@@ -201,26 +201,22 @@ AutoencoderKL::AutoencoderKL(const Weights& w, AutoencoderKLConfig config) : con
            .factor = std::int64_t{1} << (c.block_out_channels.size() - 1),
            .parameters = w.parameters(),
            .force_upcast = c.force_upcast};
-  dtype_ = w.dtype();
   std::vector<float> scale{static_cast<float>(c.scaling_factor)}, shift{static_cast<float>(c.shift_factor.value_or(0.0))};
   if (!c.latents_std.empty()) {
     scale.clear();
     for (const double deviation : c.latents_std) scale.push_back(static_cast<float>(c.scaling_factor / deviation));
     shift.assign(c.latents_mean.begin(), c.latents_mean.end());
   }
-  latent_scale_ = Tensor::from(scale, {static_cast<std::int64_t>(scale.size())});
-  latent_shift_ = Tensor::from(shift, {static_cast<std::int64_t>(shift.size())});
+  finish(w, scale, shift);
 }
 
 Tensor AutoencoderKL::Distribution::sample(const Tensor& noise) const {
   if (!noise.defined() || noise.shape() != mean.shape())
     throw Error(fmt::format("AutoencoderKL: noise is {}, expected {}", noise.defined() ? noise.shape().to_string() : "undefined",
                             mean.shape().to_string()));
-  const Tensor m = mean.to(DType::f32).contiguous(), v = logvar.to(DType::f32).contiguous(),
-               n = noise.to(DType::f32).contiguous();
-  Tensor z = Tensor::empty(m.shape());
-  for (std::int64_t i = 0; i < z.numel(); ++i)
-    z.data<float>()[i] = m.data<float>()[i] + std::exp(0.5f * v.data<float>()[i]) * n.data<float>()[i];
+  Tensor z = exp(affine(logvar.to(DType::f32), 0.5f, 0.0f));  // the deviation
+  multiply_(z, noise);
+  add_(z, mean);
   return z.to(mean.dtype());
 }
 
@@ -231,9 +227,7 @@ AutoencoderKL::Distribution AutoencoderKL::distribution(const Tensor& images, co
     return quant_conv_.defined() ? quant_conv_(y) : y;
   });
   const std::int64_t C = info_.latent_channels;
-  Tensor logvar = moments.slice(3, C, 2 * C).to(DType::f32).clone();
-  for (std::int64_t i = 0; i < logvar.numel(); ++i) logvar.data<float>()[i] = std::clamp(logvar.data<float>()[i], -30.0f, 20.0f);
-  return {moments.slice(3, 0, C), logvar.to(dtype_)};
+  return {moments.slice(3, 0, C), clamp(moments.slice(3, C, 2 * C), -30.0f, 20.0f)};
 }
 
 Tensor AutoencoderKL::encode(const Tensor& images, const Tensor& noise, const Tiling& tiling) const {

@@ -101,9 +101,7 @@ AutoencoderTiny::AutoencoderTiny(const Weights& w, AutoencoderTinyConfig config)
            .latent_channels = c.latent_channels,
            .factor = std::int64_t{1} << (c.num_decoder_blocks.size() - 1),
            .parameters = w.parameters()};
-  dtype_ = w.dtype();
-  latent_scale_ = Tensor::full({1}, static_cast<float>(c.scaling_factor));
-  latent_shift_ = Tensor::full({1}, static_cast<float>(c.shift_factor));
+  finish(w, {static_cast<float>(c.scaling_factor)}, {static_cast<float>(c.shift_factor)});
 }
 
 Tensor AutoencoderTiny::encode(const Tensor& images, const Tensor& noise, const Tiling& tiling) const {

@@ -67,10 +67,12 @@ class VITRINE_API Backbone {
 
   const ModelInfo& info() const { return info_; }
   DType dtype() const { return dtype_; }
+  Device device() const { return device_; }  // where images are taken, and results are
 
  protected:
   ModelInfo info_;  // a family fills in num_classes and num_features, the registry the rest
   DType dtype_ = DType::f32;
+  Device device_;
 
   friend std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& weights, const Arguments& arguments);
 };

@@ -44,34 +44,28 @@ Tensor RelativePositions::table_for(const Grid& grid) const {  // [2 h - 1, 2 w 
   return resize(offsets_.unsqueeze(0), height, width).select(0, 0);
 }
 
-Tensor RelativePositions::bias(std::int64_t height, std::int64_t width) const {
-  // [heads, 2 h - 1, 2 w - 1] with x turned around: the biases of one query and a row of keys lie side by side.
+Tensor RelativePositions::index(std::int64_t height, std::int64_t width) {
+  const std::int64_t L = 1 + height * width, wide = 2 * width - 1, extra = (2 * height - 1) * wide;
+  Tensor columns = Tensor::empty({L * L}, DType::i32);
+  std::int32_t* to = columns.data<std::int32_t>();
+  const auto put = [&](std::int64_t column) { *to++ = static_cast<std::int32_t>(column); };
+  put(extra + 2);
+  for (std::int64_t k = 1; k < L; ++k) put(extra);
+  for (std::int64_t q = 0; q + 1 < L; ++q) {
+    put(extra + 1);
+    for (std::int64_t k = 0; k + 1 < L; ++k) put((q / width - k / width + height - 1) * wide + q % width - k % width + width - 1);
+  }
+  return columns;
+}
+
+Tensor RelativePositions::bias(std::int64_t height, std::int64_t width, const Tensor& index) const {
   const Tensor table = tables_.get(height, width, [&] {
-    const Tensor offsets = table_for({height, width});
-    Tensor turned = Tensor::empty({num_heads_, 2 * height - 1, 2 * width - 1});
-    for (std::int64_t y = 0; y < 2 * height - 1; ++y)
-      for (std::int64_t x = 0; x < 2 * width - 1; ++x)
-        for (std::int64_t h = 0; h < num_heads_; ++h)
-          turned.data<float>()[(h * (2 * height - 1) + y) * (2 * width - 1) + 2 * width - 2 - x] =
-              offsets.data<float>()[(y * (2 * width - 1) + x) * num_heads_ + h];
-    return turned;
+    const Tensor rows[] = {table_for({height, width}).flatten(0, 1), extra_};
+    const int axes[] = {1, 0};
+    return permute(concat(rows, 0), axes).to(index.device());  // [heads, offsets + 3]
   });
   const std::int64_t L = 1 + height * width;
-  Tensor result = Tensor::empty({1, num_heads_, L, L});
-  float* out = result.data<float>();
-  const float* extra = extra_.data<float>();
-  for (std::int64_t h = 0; h < num_heads_; ++h) {
-    const float* offsets = table.data<float>() + h * (2 * height - 1) * (2 * width - 1);
-    *out++ = extra[2 * num_heads_ + h];
-    out = std::fill_n(out, L - 1, extra[h]);
-    for (std::int64_t yq = 0; yq < height; ++yq)
-      for (std::int64_t xq = 0; xq < width; ++xq) {
-        *out++ = extra[num_heads_ + h];
-        for (std::int64_t yk = 0; yk < height; ++yk)
-          out = std::copy_n(offsets + (yq - yk + height - 1) * (2 * width - 1) + width - 1 - xq, width, out);
-      }
-  }
-  return result;
+  return gather_columns(table, index).view({1, num_heads_, L, L});
 }
 
 // --- block and model ---------------------------------------------------------------------------------------------
@@ -163,7 +157,9 @@ Tensor Beit::run_block(std::int64_t index, Tensor x, const Positions& positions)
   Positions own = positions;
   // Made anew for each block and image size: all blocks' together would be larger than the weights.
   if (const RelativePositions* relative = block.positions ? block.positions.get() : shared_.get())
-    own.bias = relative->bias(positions.height, positions.width);
+    own.bias = relative->bias(positions.height, positions.width, index_.get(positions.height, positions.width, [&] {
+      return RelativePositions::index(positions.height, positions.width).to(x.device());
+    }));
   const Tensor y = block.norm1(x);
   x = block.attn(y, own, std::move(x));
   const Tensor z = block.norm2(x);

@@ -41,14 +41,17 @@ class RelativePositions {
   RelativePositions(const Weights& w, const Grid& grid, std::int64_t num_heads, detail::TableInterpolation interpolation,
                     const RelativePositions* shared);
 
-  Tensor bias(std::int64_t height, std::int64_t width) const;  // f32 [1, heads, 1 + height width, 1 + height width]
+  // f32 [1, heads, 1 + height width, 1 + height width], on the device of `index`.
+  Tensor bias(std::int64_t height, std::int64_t width, const Tensor& index) const;
+  // Which entry of the table each query and key have, i32: the same for all tables.
+  static Tensor index(std::int64_t height, std::int64_t width);
 
  private:
   Tensor table_for(const Grid& grid) const;
 
   std::int64_t num_heads_;
   detail::TableInterpolation interpolation_;
-  Tensor offsets_, extra_;  // [2 h - 1, 2 w - 1, heads], [3, heads]
+  Tensor offsets_, extra_;  // [2 h - 1, 2 w - 1, heads], [3, heads]; on the host, where they are interpolated
   detail::SizeCache<Tensor> tables_;
 };
 
@@ -73,6 +76,7 @@ class Beit final : public detail::TokenBackbone {
   BeitConfig config_;
   std::vector<Block> blocks_;
   std::unique_ptr<const RelativePositions> shared_;
+  detail::SizeCache<Tensor> index_;
 };
 
 }  // namespace vitrine

@@ -94,7 +94,8 @@ ClipTextModel::ClipTextModel(const Weights& weights, ClipTextConfig config) : co
   const bool prefixed = weights.has("text_model.embeddings.token_embedding.weight");
   const Weights w = prefixed ? weights / "text_model" : weights, embeddings = w / "embeddings";
   token_embedding_ = detail::TokenEmbedding(embeddings / "token_embedding", c.vocab_size, c.hidden_size);
-  position_embedding_ = (embeddings / "position_embedding").get("weight", {c.max_position_embeddings, c.hidden_size}, w.dtype());
+  position_embedding_ =
+      (embeddings / "position_embedding").on_device("weight", {c.max_position_embeddings, c.hidden_size}, w.dtype());
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) layers_.emplace_back(w / "encoder" / "layers" / i, c);
   final_norm_ = LayerNorm(w / "final_layer_norm", c.hidden_size, c.layer_norm_eps);
   if (const Weights p = weights / "text_projection"; c.projection && is_parameter(p, "transposed"))
@@ -144,7 +145,7 @@ ClipTextModel::States ClipTextModel::forward(const Tensor& ids, const Tensor& at
   const std::int64_t T = ids.size(1);
   require(T > 0 && T <= config_.max_position_embeddings, config_.name,
           fmt::format("{} tokens a text, expected 1 to {}", T, config_.max_position_embeddings));
-  const Tensor mask = detail::key_mask(attention_mask, ids.shape(), config_.name);
+  const Tensor mask = detail::key_mask(attention_mask, ids.shape(), config_.name).to(x.device());
   add_(x, position_embedding_.slice(0, 0, T));
   States states;
   for (std::int64_t i = 0; i < depth; ++i) {

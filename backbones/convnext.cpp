@@ -37,7 +37,7 @@ void validate(const ConvNeXtConfig& c) {
 // [dim], which the official files keep as [1, 1, 1, dim].
 Tensor read_channels(const Weights& w, std::string_view name, std::int64_t dim) {
   const auto stored = w.shape_of(name);
-  return w.get(name, stored == Shape{1, 1, 1, dim} ? *stored : Shape{dim}).view({dim});
+  return w.on_device(name, stored == Shape{1, 1, 1, dim} ? *stored : Shape{dim}).view({dim});
 }
 
 }  // namespace

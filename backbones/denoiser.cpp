@@ -1,7 +1,6 @@
 #include <vitrine/backbones/denoiser.h>
 
 #include <array>
-#include <cmath>
 
 #include <fmt/format.h>
 
@@ -13,6 +12,7 @@
 #include <vitrine/backbones/sana.h>
 #include <vitrine/backbones/sd3.h>
 #include <vitrine/backbones/unet.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/layers/ops.h>
@@ -54,16 +54,17 @@ Arguments merge(const DenoiserVariant& variant, const Arguments& bracket, const 
   return merged;
 }
 
-double standard_deviation(const Tensor& x) {
-  const Tensor values = x.to(DType::f32).contiguous();
-  const auto n = static_cast<double>(values.numel());
-  double sum = 0, squares = 0;
-  for (std::int64_t i = 0; i < values.numel(); ++i) sum += values.data<float>()[i];
-  for (std::int64_t i = 0; i < values.numel(); ++i) {
-    const double off = values.data<float>()[i] - sum / n;
-    squares += off * off;
-  }
-  return std::sqrt(squares / (n - 1));
+// Each picture of x [B, ...] as a row, f32 [B, n].
+Tensor pictures_of(const Tensor& x) { return x.to(DType::f32).contiguous().view({x.size(0), x.numel() / x.size(0)}); }
+
+// The standard deviation of each row [B, n], of n - 1 degrees of freedom: f32 [B, 1]. With d the row about its mean it is the
+// mean of d times d / deviation, which the norm gives, times n / (n - 1).
+Tensor standard_deviations(const Tensor& rows) {
+  const std::int64_t B = rows.size(0), n = rows.size(1);
+  const Tensor columns = rows.view({B, n, 1});
+  const Tensor off = add(rows, affine(mean(columns, 1, 1), -1, 0));  // [B, n]
+  const Tensor products = multiply(off, simple_norm(off, {}, 0));
+  return affine(mean(products.view({B, n, 1}), 1, 1), static_cast<float>(n) / static_cast<float>(n - 1), 0);
 }
 
 }  // namespace
@@ -83,6 +84,8 @@ std::unique_ptr<Denoiser> create_denoiser(std::string_view name, const Weights& 
   denoiser->info_.name = name;
   denoiser->info_.source = found.family->source;
   denoiser->info_.parameters = weights.parameters();
+  denoiser->device_ = weights.device();
+  synchronize(denoiser->device_);  // other threads' streams do not wait for what made it
   return denoiser;
 }
 
@@ -111,12 +114,11 @@ Tensor forward_with_cfg(const Denoiser& denoiser, const Tensor& latents, const T
          unconditional = out.slice(0, half, 2 * half).slice(-1, 0, guided);
   Tensor mixed = affine(conditional, scale, 0);
   add_(mixed, affine(unconditional, 1 - scale, 0));
-  if (rescale > 0)
-    for (std::int64_t b = 0; b < half; ++b) {
-      Tensor picture = mixed.slice(0, b, b + 1);
-      const double ratio = standard_deviation(conditional.slice(0, b, b + 1)) / standard_deviation(picture);
-      copy_(picture, affine(picture, static_cast<float>(rescale * ratio + (1 - rescale)), 0));
-    }
+  if (rescale > 0) {
+    Tensor brought = simple_norm(pictures_of(mixed), {}, 0);  // of deviation 1
+    multiply_(brought, standard_deviations(pictures_of(conditional)));
+    add_(mixed = affine(mixed, 1 - rescale, 0), affine(brought, rescale, 0).view(mixed.shape()));
+  }
   copy_(conditional, mixed);
   copy_(unconditional, mixed);
   return out;

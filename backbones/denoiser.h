@@ -19,7 +19,8 @@
 
 namespace vitrine {
 
-// What the prediction is asked for; a network reads what it knows of and throws Error where that is missing.
+// What the prediction is asked for; a network reads what it knows of and throws Error where that is missing. All is where the
+// network's latents are; labels may stay on the host, where they are checked.
 struct Conditioning {
   Tensor labels{};     // i64 [B]: class ids; num_classes: the unconditional class
   Tensor text{};       // [B, T, C]: states of the text encoder
@@ -68,17 +69,19 @@ class VITRINE_API Denoiser {
  public:
   virtual ~Denoiser();
 
-  // latents [B, H, W, in_channels], timesteps f32 [B] in the network's own unit (0..1000, FLUX: 0..1)
+  // latents [B, H, W, in_channels], timesteps f32 [B] in the network's own unit (0..1000, FLUX: 0..1), both on device()
   // -> [B, H, W, out_channels], in the latents' dtype. The observer sees what modules return.
   virtual Tensor forward(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning,
                          const Observer& observer = {}) const = 0;
 
   const DenoiserInfo& info() const { return info_; }
   DType dtype() const { return dtype_; }
+  Device device() const { return device_; }
 
  protected:
   DenoiserInfo info_;  // a family fills in all but name, source and parameters
   DType dtype_ = DType::f32;
+  Device device_;  // create_denoiser's
 
   friend std::unique_ptr<Denoiser> create_denoiser(std::string_view name, const Weights& weights, const Arguments& arguments);
 };

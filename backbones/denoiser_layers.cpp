@@ -16,23 +16,6 @@ namespace vitrine::detail {
 
 // --- vectors ------------------------------------------------------------------------------------------------------
 
-Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor, bool cosines_first) {
-  const std::int64_t B = timesteps.numel(), half = dim / 2;
-  const Tensor t = timesteps.to(DType::f32).contiguous();
-  Tensor y = Tensor::zeros({B, dim});
-  for (std::int64_t k = 0; k < half; ++k) {
-    const float exponent = static_cast<float>(-std::log(10000.0)) * static_cast<float>(k) / static_cast<float>(divisor);
-    const auto frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
-    for (std::int64_t b = 0; b < B; ++b) {
-      const double angle = t.data<float>()[b] * frequency;  // rounded
-      float* row = y.data<float>() + b * dim;
-      row[cosines_first ? k : half + k] = static_cast<float>(std::cos(angle));
-      row[cosines_first ? half + k : k] = static_cast<float>(std::sin(angle));
-    }
-  }
-  return y;
-}
-
 Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out, bool bias) {
   WeightsOptions options = w.options();
   options.dtype = DType::f32;
@@ -168,8 +151,8 @@ QkNorm::QkNorm(const Weights& w, std::string_view qk_norm, std::int64_t head_dim
   kind = row.kind;
   across_heads = row.across_heads;
   const std::int64_t width = across_heads ? num_heads * head_dim : head_dim;
-  if (row.has_weight) weight = w.get("weight", {width}).clone();
-  if (row.has_bias) bias = w.get("bias", {width}).clone();
+  if (row.has_weight) weight = w.on_device("weight", {width});
+  if (row.has_bias) bias = w.on_device("bias", {width});
 }
 
 void QkNorm::operator()(Tensor& heads) const {

@@ -20,11 +20,6 @@ namespace vitrine::detail {
 // --- times, labels, texts as one vector an image -------------------------------------------------------------------
 // In f32 whatever the model computes in: they decide about everything else and cost nothing.
 
-// cos(t f_k), then sin(t f_k), or the other way round, f_k = exp(-ln(10000) k / divisor) for k < dim / 2; an odd dim ends in a
-// zero. timesteps [B] -> f32 [B, dim]. Rounded
-// to f32 where published code does; its exp may differ in the last bit, which moves the angle of t = 1000 by 6e-5.
-Tensor timestep_frequencies(const Tensor& timesteps, std::int64_t dim, double divisor, bool cosines_first = true);
-
 // w.weight [out, in] and w.bias, in f32 whatever the model's type.
 Linear vector_linear(const Weights& w, std::int64_t in, std::int64_t out, bool bias = true);
 
@@ -45,7 +40,7 @@ struct TimestepEmbedder {
   TimestepEmbedder() = default;
   TimestepEmbedder(const Weights& w, std::int64_t dim) : mlp(w, kFrequencies, dim) {}
   TimestepEmbedder(VectorMlp mlp, double divisor) : mlp(std::move(mlp)), divisor(divisor) {}
-  Tensor operator()(const Tensor& timesteps) const { return mlp(timestep_frequencies(timesteps, kFrequencies, divisor)); }
+  Tensor operator()(const Tensor& timesteps) const { return mlp(sinusoids(timesteps, kFrequencies, divisor)); }
 
   static constexpr std::int64_t kFrequencies = 256;
   VectorMlp mlp;

@@ -65,7 +65,7 @@ Dit::Embedder::Embedder(const Weights& w, const DitConfig& c)
     : t_embedder({w / "t_embedder" / "mlp.0", w / "t_embedder" / "mlp.2", detail::TimestepEmbedder::kFrequencies, c.hidden_size,
                   Activation::silu},
                  c.frequency_divisor),
-      y_embedder((w / "y_embedder" / "embedding_table").get("weight", {c.label_rows, c.hidden_size}).clone()) {}
+      y_embedder((w / "y_embedder" / "embedding_table").on_device("weight", {c.label_rows, c.hidden_size})) {}
 
 Dit::Block::Block(const Weights& w, const DitConfig& c, std::int64_t index)
     : modulation(w / "adaLN_modulation.1", c.hidden_size, 6, c.hidden_size),
@@ -74,8 +74,8 @@ Dit::Block::Block(const Weights& w, const DitConfig& c, std::int64_t index)
       mlp(w / "mlp.fc1", w / "mlp.fc2", c.hidden_size, hidden_features(c), c.activation_fn, c.name) {
   const std::int64_t dim = c.hidden_size;
   if (c.mlp_norm_affine) {
-    norm2_weight = (w / "norm2").get("weight", {dim}).clone();
-    norm2_bias = (w / "norm2").get("bias", {dim}).clone();
+    norm2_weight = (w / "norm2").on_device("weight", {dim});
+    norm2_bias = (w / "norm2").on_device("bias", {dim});
   }
   if (c.attention == nullptr) {
     qkv = Linear(w / "attn.qkv", dim, 3 * dim, {.bias = c.qkv_bias, .scale = {}});
@@ -119,7 +119,7 @@ Dit::Dit(const Weights& w, DitConfig config) : config_(std::move(config)) {
   const std::int64_t dim = c.hidden_size, patch = c.patch_size;
   const std::int64_t tokens = (c.input_size[0] / patch) * (c.input_size[1] / patch);
   x_embedder_ = PatchEmbed(w / "x_embedder.proj", c.in_channels, dim, patch, patch);
-  if (!w.source().is_open() && w.has("pos_embed")) pos_embed_ = w.get("pos_embed", {1, tokens, dim}).clone();
+  if (!w.source().is_open() && w.has("pos_embed")) pos_embed_ = w.on_device("pos_embed", {1, tokens, dim});
   if (!c.embedders_in_blocks) embedder_ = std::make_shared<Embedder>(w, c);
   for (std::int64_t i = 0; i < c.depth; ++i) {
     const Weights block = w / "blocks" / i;
@@ -154,7 +154,8 @@ Tensor Dit::positions(std::int64_t height, std::int64_t width) const {
     // The side of the built grid, in which the originals' positions are counted.
     const auto base = static_cast<double>(built_h);
     return detail::scaled_positions(c.hidden_size, height, width, c.any_size ? base : static_cast<double>(height), 1)
-        .unsqueeze(0);
+        .unsqueeze(0)
+        .to(device_);
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 
 namespace vitrine::detail {
@@ -32,7 +33,7 @@ Embedding::Embedding(const Weights& w, const EmbeddingConfig& config, std::strin
   std::vector<Tensor> prefix;
   for (const std::string& name : c.prefix) {
     const std::int64_t n = name == "reg_token" ? c.reg_tokens : 1;
-    prefix.push_back(w.get(name, {1, n, c.dim}).view({n, c.dim}));
+    prefix.push_back(w.on_device(name, {1, n, c.dim}).view({n, c.dim}));
     prefix_tokens_ += n;
   }
   if (!prefix.empty()) prefix_ = concat(prefix, 0);
@@ -51,7 +52,7 @@ void Embedding::read_table(const Weights& w) {
     if (side * side == patches) table_grid_ = {side, side};
   }
   const std::int64_t patches = table_grid_[0] * table_grid_[1];
-  const Tensor all = w.get("pos_embed", {1, rows + patches, dim});
+  const Tensor all = w.on_device("pos_embed", {1, rows + patches, dim});
   if (rows > 0) add_(prefix_, all.slice(1, 0, rows).view({rows, dim}));
   table_ = all.slice(1, rows, rows + patches).clone().view({1, table_grid_[0], table_grid_[1], dim});
   if (config_.interpolation == TableInterpolation::timm) table_ = resample(table_, grid_[0], grid_[1], config_.interpolation);
@@ -79,8 +80,8 @@ std::pair<Tensor, Positions> Embedding::operator()(const Tensor& images, DType d
   patches = patches.flatten(1, 2);  // [B, N, dim]
   if (table_.defined())
     add_(patches, tables_.get(positions.height, positions.width, [&] {
-      return resample(table_, positions.height, positions.width, config_.interpolation)
-          .view({positions.height * positions.width, config_.dim});
+      return finished(resample(table_, positions.height, positions.width, config_.interpolation)
+                          .view({positions.height * positions.width, config_.dim}));
     }));
   if (!prefix_.defined()) return {std::move(patches), std::move(positions)};
 

@@ -60,7 +60,7 @@ Flowformer::Flowformer(const Weights& w, FlowformerConfig config) : config_(std:
     in = dim;
   }
   const std::int64_t side = c.img_size / c.patch_size;
-  pos_embed_ = w.get("pos_embed", {1, side * side, c.embed_dim[0]}).view({side, side, c.embed_dim[0]}).to(w.dtype());
+  pos_embed_ = w.on_device("pos_embed", {1, side * side, c.embed_dim[0]}, w.dtype()).view({side, side, c.embed_dim[0]});
   norm_ = LayerNorm(w / "norm", in, kEps);
   set_head(w / "head", in, c.num_classes);
 }

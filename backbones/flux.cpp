@@ -165,6 +165,8 @@ JointTokens Flux::locate(std::array<std::int64_t, 2> grid, const Tensor& text_id
       }
     }
   }
+  tokens.sin = tokens.sin.to(device_);
+  tokens.cos = tokens.cos.to(device_);
   return tokens;
 }
 
@@ -181,7 +183,7 @@ Tensor Flux::run(const Tensor& tokens, const JointTokens& where, const Tensor& t
   add_(steer, text_embedder_(pooled));
   activate_(steer, Activation::silu);
 
-  Tensor x = Tensor::empty({B, L, dim_of(c)}, dtype_);
+  Tensor x = Tensor::empty({B, L, dim_of(c)}, dtype_, tokens.device());
   Tensor of_text = x.slice(1, 0, T), of_image = x.slice(1, T, L);
   context_embedder_.write_to(of_text, text.to(dtype_));
   x_embedder_.write_to(of_image, tokens.to(dtype_));

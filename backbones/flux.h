@@ -36,8 +36,8 @@ class VITRINE_API Flux final : public Denoiser {
   Tensor forward(const Tensor& latents, const Tensor& timesteps, const Conditioning& conditioning,
                  const Observer& observer = {}) const override;
 
-  // What the original takes: packed tokens [B, height * width, in_channels], row by row, and positions f32 [T, axes] of the text,
-  // [height * width, axes] of the image -> [B, height * width, out_channels].
+  // What the original takes: packed tokens [B, height * width, in_channels], row by row, and, on the host, positions f32 [T,
+  // axes] of the text, [height * width, axes] of the image -> [B, height * width, out_channels].
   Tensor forward_tokens(const Tensor& tokens, std::array<std::int64_t, 2> grid, const Tensor& text_ids, const Tensor& image_ids,
                         const Tensor& timesteps, const Conditioning& conditioning, const Observer& observer = {}) const;
 

@@ -50,8 +50,8 @@ FocalNet::Block::Block(const Weights& w, const FocalNetConfig& c, std::int64_t d
   if (c.layer_scale) {
     const Tensor scale1 = (w / "ls1").get("gamma", {dim}), scale2 = (w / "ls2").get("gamma", {dim});
     if (post_norm) {
-      scale_norm(norm1, scale1);
-      scale_norm(norm2, scale2);
+      scale_norm(norm1, scale1.to(w.device()));
+      scale_norm(norm2, scale2.to(w.device()));
     } else {
       scaled1.scale = scale1;
       scaled2.scale = scale2;

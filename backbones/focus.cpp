@@ -5,6 +5,7 @@
 
 #include <vitrine/backbones/family.h>
 #include <vitrine/backbones/vit.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine {
@@ -39,6 +40,8 @@ FocusModel::FocusModel(const Weights& w, const Arguments& arguments) {
   }
   out_ = Conv2d(head / "out", channels, 1, 1, 1);
   w.check(kBackbone.name);
+  device_ = w.device();
+  synchronize(device_);  // other threads' streams do not wait for what made it
 
   info_ = backbone_->info();
   info_.name = kBackbone.name;

@@ -24,9 +24,11 @@ class VITRINE_API FocusModel {
   // images [B, H, W, 3], normalized, H and W multiples of 14 -> importance [B, H, W], f32 in 0..1. Thread-safe.
   Tensor forward(const Tensor& images) const;
   const ModelInfo& info() const { return info_; }
+  Device device() const { return device_; }  // where images are taken, and results are
 
  private:
   ModelInfo info_;
+  Device device_;
   std::unique_ptr<const Backbone> backbone_;
   std::array<ConvTranspose2d, 3> up_;
   Conv2d out_;

@@ -119,6 +119,8 @@ HaloNet::Block HaloNet::make_block(const Weights& w, std::size_t stage, char typ
       block.scale.data<float>()[i] = static_cast<float>(scale);
       block.shift.data<float>()[i] = static_cast<float>(bias.data<float>()[i] - mean.data<float>()[i] * scale);
     }
+    block.scale = block.scale.to(w.device());
+    block.shift = block.shift.to(w.device());
   }
   block.conv3 = conv_norm(w / "conv3_1x1", mid, out, 1);
   return block;

@@ -42,7 +42,7 @@ JointAttention::JointAttention(const Weights& w, const Config& config) : config_
   }
   if (c.mixing.down > 1) {
     const std::int64_t f = c.mixing.down;
-    spatial_weight_ = (w / "processor").get("spatial_weight", {1, 1, 1, f, 1, f, 1}).clone();
+    spatial_weight_ = (w / "processor").on_device("spatial_weight", {1, 1, 1, f, 1, f, 1});
   }
 }
 

@@ -35,6 +35,13 @@ struct ChannelAffine {
       shift.data<float>()[i] = bias.data<float>()[i] - mean.data<float>()[i] * scale.data<float>()[i];
     }
   }
+  // Where maps are; what is to be folded into weights stays on the host.
+  ChannelAffine to(Device device) const {
+    ChannelAffine there;
+    there.scale = scale.to(device);
+    there.shift = shift.to(device);
+    return there;
+  }
   // x is written to; `gates` [B, 1, 1, C], if defined, are a further factor of x.
   Tensor operator()(Tensor x, Activation activation, const Tensor& gates = {}) const {
     const Tensor factor = scale.to(x.dtype());
@@ -52,7 +59,7 @@ struct Norm2d {
   Norm2d() = default;
   Norm2d(const Weights& w, std::int64_t dim, const MaxxvitConfig::Transformer& c) {
     if (c.norm_layer == "batchnorm2d")
-      batch = ChannelAffine(w, dim, c.norm_eps);
+      batch = ChannelAffine(w, dim, c.norm_eps).to(w.device());
     else
       layer = LayerNorm(w, dim, c.norm_eps);
   }
@@ -144,7 +151,7 @@ class MbConv final : public Maxxvit::Block {
     pre_norm_ = ChannelAffine(w / "pre_norm", in, eps);
     const bool folds = !c.pre_norm_act && !down_.is_defined;
     conv1_ = fold_linear(w / "conv1_1x1", folds ? pre_norm_ : ChannelAffine(), ChannelAffine(w / "norm1", mid, eps), in, mid);
-    if (folds) pre_norm_ = {};
+    pre_norm_ = folds ? ChannelAffine() : pre_norm_.to(w.device());
     const std::int64_t groups = c.group_size == 0 ? 1 : mid / c.group_size;
     const Conv2dOptions options{.stride_h = dw ? stride : 1,
                                 .stride_w = dw ? stride : 1,
@@ -153,7 +160,7 @@ class MbConv final : public Maxxvit::Block {
                                 .bn_eps = c.attn_early ? 0 : eps};
     const Weights norm2 = w / "norm2";
     conv2_ = PaddedConv(w / "conv2_kxk", mid, mid, c.kernel_size, c.padding, options, c.attn_early ? nullptr : &norm2);
-    if (c.attn_early) norm2_ = ChannelAffine(norm2, mid, eps);
+    if (c.attn_early) norm2_ = ChannelAffine(norm2, mid, eps).to(w.device());
     se_ = SqueezeExcite(w / (c.attn_early ? "se_early" : "se"), mid, times(c.expand_output ? out : mid, c.attn_ratio),
                         parse_activation(c.attn_act_layer));
     conv3_ = Linear(w / "conv3_1x1", mid, out, {.bias = c.output_bias});

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/family.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 
 namespace vitrine {
@@ -116,7 +117,7 @@ MixedPvt::MixedPvt(const Weights& w, MixedPvtConfig config) : config_(std::move(
       stage.norm = LayerNorm(w / fmt::format("norm{}", i + 1), dim, kEps);
     } else {
       stage.patch_embed = PatchEmbed(embed / "proj", in, dim, patch, patch);
-      stage.position = w.get(fmt::format("pos_embed{}", i + 1), {1, side * side, dim}).view({1, side, side, dim});
+      stage.position = w.on_device(fmt::format("pos_embed{}", i + 1), {1, side * side, dim}).view({1, side, side, dim});
     }
     for (std::int64_t j = 0; j < c.depths[i]; ++j) stage.blocks.push_back(make_block(blocks / j, types, i, j));
     strides_.push_back(c.patch_size << i);
@@ -138,7 +139,7 @@ Tensor MixedPvt::embed(const Stage& stage, const Tensor& x) const {
   Tensor y = stage.patch_norm(stage.patch_embed(x.slice(1, 0, H * patch).slice(2, 0, W * patch)));
   const Tensor position = stage.positions.get(H, W, [&] {
     const bool same = H == stage.position.size(1) && W == stage.position.size(2);
-    return (same ? stage.position : resize(stage.position, H, W)).to(dtype_);
+    return finished((same ? stage.position : resize(stage.position, H, W)).to(dtype_));
   });
   add_(y, position);
   return y;

@@ -113,7 +113,7 @@ MixedSwin::MixedSwin(const Weights& w, MixedSwinConfig config) : config_(std::mo
   const std::int64_t H = c.img_size[0] / c.patch_size[0], W = c.img_size[1] / c.patch_size[1];
   patches_ = PatchEmbed(w / "patch_embed" / "proj", c.in_chans, c.embed_dim, c.patch_size[0], c.patch_size[1]);
   if (c.patch_norm) patch_norm_ = LayerNorm(w / "patch_embed" / "norm", c.embed_dim, kEps);
-  if (c.ape) position_ = w.get("absolute_pos_embed", {1, H * W, c.embed_dim}).view({1, H, W, c.embed_dim}).to(w.dtype());
+  if (c.ape) position_ = w.on_device("absolute_pos_embed", {1, H * W, c.embed_dim}, w.dtype()).view({1, H, W, c.embed_dim});
   for (std::size_t i = 0; i < stages; ++i) {
     const std::int64_t dim = c.embed_dim << i;
     const Weights layer = w / "layers" / static_cast<std::int64_t>(i);

@@ -44,8 +44,8 @@ Tensor transposed(const Tensor& x) {
 
 MlpMixer::Norm::Norm(const Weights& w, const MlpMixerConfig& c) : affine(c.affine), eps(c.norm_eps) {
   const std::int64_t dim = c.embed_dim;
-  gain = affine ? w.get("alpha", {1, 1, dim}).view({dim}) : w.get("weight", {dim});
-  offset = affine ? w.get("beta", {1, 1, dim}).view({dim}) : w.get("bias", {dim});
+  gain = affine ? w.on_device("alpha", {1, 1, dim}).view({dim}) : w.on_device("weight", {dim});
+  offset = affine ? w.on_device("beta", {1, 1, dim}).view({dim}) : w.on_device("bias", {dim});
 }
 
 Tensor MlpMixer::Norm::operator()(const Tensor& x) const {
@@ -81,7 +81,7 @@ MlpMixer::Block::Block(const Weights& w, const MlpMixerConfig& c, std::int64_t c
     mlp_tokens = detail::FeedForward(w / "mlp_tokens", mlp);
   } else {
     tokens = Linear(w / "linear_tokens", count, count);
-    gate_scale = w.get("ls1", {dim});
+    gate_scale = w.on_device("ls1", {dim});
     scale = w.get("ls2", {dim});
   }
   mlp.dim = dim;

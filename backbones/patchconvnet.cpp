@@ -93,7 +93,7 @@ PatchConvNet::PatchConvNet(const Weights& w, PatchConvNetConfig config) : config
   }
   for (std::int64_t i = 0; i < c.depth; ++i) blocks_.emplace_back(w / "blocks" / i, c);
   for (std::int64_t i = 0; i < c.depth_token_only; ++i) token_blocks_.emplace_back(w / "blocks_token_only" / i, c);
-  cls_token_ = w.get("cls_token", {1, tokens, dim}).to(w.dtype());
+  cls_token_ = w.on_device("cls_token", {1, tokens, dim}, w.dtype());
   norm_ = LayerNorm(w / "norm", dim, c.norm_eps);
   if (c.multiclass) {
     class_weights_ = Tensor::empty({tokens, dim});
@@ -104,6 +104,8 @@ PatchConvNet::PatchConvNet(const Weights& w, PatchConvNetConfig config) : config
       copy_(weight, head.get("weight", {1, dim}));
       copy_(bias, head.get("bias", {1}));
     }
+    class_weights_ = class_weights_.to(w.device());
+    class_biases_ = class_biases_.to(w.device());
   } else if (c.num_classes > 0) {
     head_ = Linear(w / "head", dim, c.num_classes);
   }
@@ -149,14 +151,9 @@ Tensor PatchConvNet::forward_head(const Tensor& features, bool pre_logits) const
   // Each class has a token and a row of weights; what enters them is the mean of the tokens, for want of one vector.
   const Tensor tokens = features.slice(1, 0, config_.num_classes).to(DType::f32).contiguous();
   if (pre_logits) return mean(tokens, 1, 1);
-  const Tensor products = multiply(tokens, class_weights_);  // [B, T, C]
-  Tensor logits = Tensor::empty({tokens.size(0), config_.num_classes});
-  const std::int64_t dim = config_.embed_dim;
-  for (std::int64_t i = 0; i < logits.numel(); ++i) {
-    double sum = class_biases_.data<float>()[i % config_.num_classes];
-    for (std::int64_t c = 0; c < dim; ++c) sum += products.data<float>()[i * dim + c];
-    logits.data<float>()[i] = static_cast<float>(sum);
-  }
+  const Tensor products = multiply(tokens, class_weights_).unsqueeze(3);                                 // [B, T, C, 1]
+  Tensor logits = affine(mean(products, 2, 2), static_cast<float>(config_.embed_dim), 0).flatten(1, 2);  // [B, T]
+  add_(logits, class_biases_);
   return logits;
 }
 

@@ -47,16 +47,16 @@ void validate(const PixArtConfig& c) {
 PixArt::Block::Block(const Weights& w, const PixArtConfig& c)
     : num_heads(c.num_attention_heads),
       eps(c.norm_eps),
-      scale_shift_table(w.get("scale_shift_table", {6, dim_of(c)}).clone()),
+      scale_shift_table(w.on_device("scale_shift_table", {6, dim_of(c)})),
       qkv(detail::stack_rows(w / "attn1", {"to_q", "to_k", "to_v"}, dim_of(c), dim_of(c), c.attention_bias)),
       to_out(w / "attn1.to_out.0", dim_of(c), dim_of(c)),
       has_text(c.cross_attention_dim.has_value()),
       ff(w / "ff", dim_of(c), kMlpRatio * dim_of(c), c.activation_fn, c.name) {
   if (c.norm_elementwise_affine) {
-    norm1_weight = (w / "norm1").get("weight", {dim_of(c)}).clone();
-    norm1_bias = (w / "norm1").get("bias", {dim_of(c)}).clone();
-    norm2_weight = (w / "norm2").get("weight", {dim_of(c)}).clone();
-    norm2_bias = (w / "norm2").get("bias", {dim_of(c)}).clone();
+    norm1_weight = (w / "norm1").on_device("weight", {dim_of(c)});
+    norm1_bias = (w / "norm1").on_device("bias", {dim_of(c)});
+    norm2_weight = (w / "norm2").on_device("weight", {dim_of(c)});
+    norm2_bias = (w / "norm2").on_device("bias", {dim_of(c)});
   }
   if (!has_text) return;
   detail::CrossAttention::Config cross;
@@ -95,7 +95,7 @@ PixArt::PixArt(const Weights& w, PixArtConfig config) : config_(std::move(config
     caption_2_ = Linear(w / "caption_projection.linear_2", dim, dim);
   }
   for (std::int64_t i = 0; i < c.num_layers; ++i) blocks_.emplace_back(w / "transformer_blocks" / i, c);
-  scale_shift_table_ = w.get("scale_shift_table", {2, dim}).clone();
+  scale_shift_table_ = w.on_device("scale_shift_table", {2, dim});
   proj_out_ = Linear(w / "proj_out", dim, c.patch_size * c.patch_size * c.out_channels);
   dtype_ = w.dtype();
   info_.name = c.name;
@@ -136,7 +136,8 @@ Tensor PixArt::forward(const Tensor& latents, const Tensor& timesteps, const Con
 
   const Tensor position = positions_.get(height, width, [&] {
     return detail::scaled_positions(dim, height, width, static_cast<double>(c.sample_size / c.patch_size), c.interpolation_scale)
-        .unsqueeze(0);
+        .unsqueeze(0)
+        .to(device_);
   });
   if (observer) observer("pos_embed.pos_embed", position);
   Tensor x = pos_embed_(latents.to(dtype_)).flatten(1, 2);  // [B, N, dim]

@@ -20,7 +20,7 @@ struct Config {  // the arguments of timm's MetaFormer
 struct Block {
   Block(const Weights& w, std::int64_t dim) : norm1(w / "norm1", dim, 1, 1e-5), norm2(w / "norm2", dim, 1, 1e-5) {
     // Pooling is linear in each channel: its layer scale goes into the norm before it.
-    const Tensor scale = (w / "layer_scale1").get("scale", {dim});
+    const Tensor scale = (w / "layer_scale1").on_device("scale", {dim});
     norm1.weight = multiply(norm1.weight, scale);
     norm1.bias = multiply(norm1.bias, scale);
     mlp = Mlp(w / "mlp", dim, 4 * dim, Activation::gelu, {.scale = (w / "layer_scale2").get("scale", {dim})});

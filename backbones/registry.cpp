@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/backbones/family.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/names.h>
 
@@ -105,6 +106,8 @@ std::unique_ptr<Backbone> create_model(std::string_view name, const Weights& wei
   info.parameters = weights.parameters();
   info.parameter_bytes = info.parameters * static_cast<std::int64_t>(size_of(weights.dtype()));
   model->dtype_ = weights.dtype();
+  model->device_ = weights.device();
+  synchronize(model->device_);  // other threads' streams do not wait for what made it
   return model;
 }
 

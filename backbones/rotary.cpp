@@ -36,14 +36,17 @@ void write_row(const float* angles, std::int64_t half, bool rotate_half, float* 
 
 }  // namespace
 
-RotaryPositions::RotaryPositions(const Weights& w, const RotaryConfig& config) : config_(config) {
+RotaryPositions::RotaryPositions(const Weights& w, const RotaryConfig& config) : config_(config), device_(w.device()) {
   if (config_.type == RotaryType::mrope) config_.rotate_half = true;
   if (config_.type == RotaryType::mixed)
     freqs_ = w.get("freqs", {2, config_.depth, config_.num_heads, config_.dim / config_.num_heads / 2}).clone();
 }
 
 RotaryPositions::Tables RotaryPositions::operator()(std::int64_t height, std::int64_t width) const {
-  return tables_.get(height, width, [&] { return make(height, width); });
+  return tables_.get(height, width, [&] {
+    const Tables made = make(height, width);
+    return Tables{made.sin.to(device_), made.cos.to(device_)};
+  });
 }
 
 RotaryPositions::Tables RotaryPositions::make(std::int64_t height, std::int64_t width) const {

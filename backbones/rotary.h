@@ -44,7 +44,8 @@ class RotaryPositions {
   Tables make(std::int64_t height, std::int64_t width) const;
 
   RotaryConfig config_;
-  Tensor freqs_;  // mixed
+  Device device_;
+  Tensor freqs_;  // mixed; on the host, where the tables are made
   SizeCache<Tables> tables_;
 };
 

@@ -73,15 +73,15 @@ void Sana::MixFfn::add_to(Tensor& x, const Tensor& y, std::int64_t height, std::
 Sana::Block::Block(const Weights& w, const SanaConfig& c)
     : num_heads(c.num_attention_heads),
       eps(c.norm_eps),
-      scale_shift_table(w.get("scale_shift_table", {6, dim_of(c)}).clone()),
+      scale_shift_table(w.on_device("scale_shift_table", {6, dim_of(c)})),
       qkv(detail::stack_rows(w / "attn1", {"to_q", "to_k", "to_v"}, dim_of(c), dim_of(c), c.attention_bias)),
       to_out(w / "attn1.to_out.0", dim_of(c), dim_of(c)),
       norm_q(w / "attn1.norm_q", c.qk_norm, c.attention_head_dim, c.num_attention_heads, 1e-5, c.name),
       norm_k(w / "attn1.norm_k", c.qk_norm, c.attention_head_dim, c.num_attention_heads, 1e-5, c.name),
       ff(w / "ff", dim_of(c), hidden_of(c)) {
   if (c.norm_elementwise_affine) {
-    norm2_weight = (w / "norm2").get("weight", {dim_of(c)}).clone();
-    norm2_bias = (w / "norm2").get("bias", {dim_of(c)}).clone();
+    norm2_weight = (w / "norm2").on_device("weight", {dim_of(c)});
+    norm2_bias = (w / "norm2").on_device("bias", {dim_of(c)});
   }
   detail::CrossAttention::Config cross;
   cross.dim = dim_of(c);
@@ -121,9 +121,9 @@ Sana::Sana(const Weights& w, SanaConfig config) : config_(std::move(config)) {
   time_linear_ = detail::vector_linear(time / "linear", dim, 6 * dim);
   caption_1_ = Linear(w / "caption_projection.linear_1", c.caption_channels, dim);
   caption_2_ = Linear(w / "caption_projection.linear_2", dim, dim);
-  caption_norm_ = (w / "caption_norm").get("weight", {dim}).clone();
+  caption_norm_ = (w / "caption_norm").on_device("weight", {dim});
   for (std::int64_t i = 0; i < c.num_layers; ++i) blocks_.emplace_back(w / "transformer_blocks" / i, c);
-  scale_shift_table_ = w.get("scale_shift_table", {2, dim}).clone();
+  scale_shift_table_ = w.on_device("scale_shift_table", {2, dim});
   proj_out_ = Linear(w / "proj_out", dim, c.patch_size * c.patch_size * c.out_channels);
   dtype_ = w.dtype();
   info_.name = c.name;
@@ -154,7 +154,8 @@ Tensor Sana::forward(const Tensor& latents, const Tensor& timesteps, const Condi
   if (c.interpolation_scale)
     add_(x, positions_.get(height, width, [&] {
       return detail::scaled_positions(dim, height, width, static_cast<double>(c.sample_size / c.patch_size),
-                                      *c.interpolation_scale);
+                                      *c.interpolation_scale)
+          .to(device_);
     }));
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     blocks_[i](x, steer, text, text_bias, height, width);

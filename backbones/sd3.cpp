@@ -8,6 +8,7 @@
 
 #include <vitrine/backbones/denoiser_family.h>
 #include <vitrine/backbones/tokens.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 
 namespace vitrine {
@@ -89,7 +90,7 @@ Sd3::Sd3(const Weights& w, Sd3Config config) : config_(std::move(config)) {
   const Weights embed = w / "time_text_embed";
   pos_embed_ = PatchEmbed(w / "pos_embed.proj", c.in_channels, dim, c.patch_size, c.patch_size);
   if (!w.source().is_open() && (w / "pos_embed").has("pos_embed"))
-    table_ = (w / "pos_embed").get("pos_embed", {1, side * side, dim}).clone().view({side, side, dim});
+    table_ = (w / "pos_embed").on_device("pos_embed", {1, side * side, dim}).view({side, side, dim});
   timestep_embedder_ = detail::TimestepEmbedder(embed / "timestep_embedder", dim);
   text_embedder_ = detail::VectorMlp(embed / "text_embedder", c.pooled_projection_dim, dim);
   context_embedder_ = Linear(w / "context_embedder", c.joint_attention_dim, dim);
@@ -113,14 +114,15 @@ Tensor Sd3::positions(std::int64_t height, std::int64_t width) const {
                             width, side, side));
   return computed_.get(height, width, [&] {
     if (table_.defined())
-      return table_.slice(0, top, top + height).slice(1, left, left + width).contiguous().view({height * width, dim_of(config_)});
+      return finished(
+          table_.slice(0, top, top + height).slice(1, left, left + width).contiguous().view({height * width, dim_of(config_)}));
     const double step = static_cast<double>(side) / static_cast<double>(config_.sample_size / config_.patch_size);
     const auto axis = [&](std::int64_t first, std::int64_t count) {  // in f32, as the original
       std::vector<float> all;
       for (std::int64_t i = first; i < first + count; ++i) all.push_back(static_cast<float>(i) / static_cast<float>(step));
       return all;
     };
-    return detail::sincos_positions(dim_of(config_), axis(top, height), axis(left, width));
+    return detail::sincos_positions(dim_of(config_), axis(top, height), axis(left, width)).to(device_);
   });
 }
 
@@ -137,7 +139,7 @@ Tensor Sd3::forward(const Tensor& latents, const Tensor& timesteps, const Condit
   add_(steer, text_embedder_(pooled));
   activate_(steer, Activation::silu);
 
-  Tensor x = Tensor::empty({B, L, dim_of(c)}, dtype_);
+  Tensor x = Tensor::empty({B, L, dim_of(c)}, dtype_, latents.device());
   Tensor of_text = x.slice(1, 0, T), of_image = x.slice(1, T, L);
   context_embedder_.write_to(of_text, text.to(dtype_));
   pos_embed_.proj.write_to(of_image, patchify(latents.to(dtype_), c.patch_size, c.patch_size));

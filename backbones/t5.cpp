@@ -103,12 +103,12 @@ Tensor T5Encoder::distance_bias(const Tensor& table, std::int64_t tokens) const 
 
 Tensor T5Encoder::forward(const Tensor& ids, const Tensor& attention_mask) const {
   Tensor x = embedding_(ids, config_.name).to(DType::f32);  // [B, T, C]
-  const Tensor mask = detail::key_mask(attention_mask, ids.shape(), config_.name);
+  const Tensor mask = detail::key_mask(attention_mask, ids.shape(), config_.name).to(x.device());
   const std::int64_t T = ids.size(1);
   require(T > 0, config_.name, "a text has no tokens");
   Tensor bias;
   for (const Block& block : blocks_) {
-    if (block.bias_table.defined()) bias = distance_bias(block.bias_table, T);
+    if (block.bias_table.defined()) bias = distance_bias(block.bias_table, T).to(x.device());
     const Tensor heads = block.qkv(block.attention_norm(x).to(dtype_)).unflatten(2, {3, config_.num_heads, config_.d_kv});
     const Tensor y = attention(heads.select(2, 0), heads.select(2, 1), heads.select(2, 2),
                                {.scale = 1.0f, .distance_bias = bias, .mask = mask});  // [B, T, heads, D]

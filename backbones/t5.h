@@ -35,8 +35,8 @@ class VITRINE_API T5Encoder {
   // Embeddings are read as shared.weight or encoder.embed_tokens.weight; a decoder beside the encoder is left alone.
   T5Encoder(const Weights& w, T5Config config);
 
-  // ids i64 [B, T]; attention_mask i64 [B, T], 0 for keys that nobody sees, or undefined: all count -> last_hidden_state
-  // [B, T, d_model] in the weights' type. Throws Error.
+  // On the host: ids i64 [B, T]; attention_mask i64 [B, T], 0 for keys that nobody sees, or undefined: all count ->
+  // last_hidden_state [B, T, d_model] in the weights' type, where they are. Throws Error.
   Tensor forward(const Tensor& ids, const Tensor& attention_mask = {}) const;
 
   const T5Config& config() const { return config_; }
@@ -45,7 +45,8 @@ class VITRINE_API T5Encoder {
  private:
   struct Norm {  // no mean, no bias
     Norm() = default;
-    Norm(const Weights& w, const T5Config& config) : weight(w.get("weight", {config.d_model})), eps(config.layer_norm_epsilon) {}
+    Norm(const Weights& w, const T5Config& config)
+        : weight(w.on_device("weight", {config.d_model})), eps(config.layer_norm_epsilon) {}
     Tensor operator()(const Tensor& x) const { return rms_norm(x, weight, eps); }
 
     Tensor weight;  // f32

@@ -17,17 +17,19 @@ void ignore_transformers_keys(ArgumentReader& reader);
 // transformers' names of activations (hidden_act, the second half of feed_forward_proj).
 Activation parse_hidden_act(std::string_view model, std::string_view argument, std::string_view name);
 
-// ids i64 or i32 [B, T], each from 0 to vocab_size - 1 -> rows of w.weight [vocab_size, dim], [B, T, dim] in the table's type.
+// ids i64 or i32 [B, T] on the host, each from 0 to vocab_size - 1 -> rows of w.weight [vocab_size, dim], [B, T, dim] in the
+// table's type.
 struct TokenEmbedding {
   TokenEmbedding() = default;
   TokenEmbedding(const Weights& w, std::int64_t vocab_size, std::int64_t dim)
-      : table(w.get("weight", {vocab_size, dim}, w.dtype())) {}
+      : table(w.on_device("weight", {vocab_size, dim}, w.dtype())) {}
   Tensor operator()(const Tensor& ids, std::string_view model) const;
 
   Tensor table;
 };
 
-// attention_mask i64 or i32 of `shape` [B, T], not 0 where a token counts -> boolean [B, 1, 1, T]; undefined stays so.
+// On the host: attention_mask i64 or i32 of `shape` [B, T], not 0 where a token counts -> boolean [B, 1, 1, T]; undefined stays
+// so.
 Tensor key_mask(const Tensor& attention_mask, const Shape& shape, std::string_view model);
 
 }  // namespace vitrine::detail

@@ -48,8 +48,8 @@ NormConfig parse_norm(std::string_view model, std::string_view argument, std::st
 }
 
 Norm::Norm(const Weights& w, std::int64_t dim, const NormConfig& norm_config)
-    : weight(w.get("weight", {dim})),
-      bias(norm_config.kind != NormKind::layer ? Tensor() : w.get("bias", {dim})),
+    : weight(w.on_device("weight", {dim})),
+      bias(norm_config.kind != NormKind::layer ? Tensor() : w.on_device("bias", {dim})),
       config(norm_config) {}
 
 Tensor Norm::operator()(const Tensor& x) const {
@@ -197,7 +197,7 @@ AttentionPool::AttentionPool(const Weights& w, std::int64_t dim, std::int64_t nu
                              Activation activation)
     : num_heads_(num_heads) {
   const Linear q(w / "q", dim, dim);
-  query_ = q(w.get("latent", {1, 1, dim}).to(w.dtype()));
+  query_ = q(w.on_device("latent", {1, 1, dim}, w.dtype()));
   kv_ = Linear(w / "kv", dim, 2 * dim);
   proj_ = Linear(w / "proj", dim, dim);
   norm_ = Norm(w / "norm", dim, norm);

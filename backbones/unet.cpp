@@ -141,7 +141,7 @@ void UNet::make_embeddings(const Weights& w) {
   if (c.class_embed_type)
     class_embedding_ = detail::VectorMlp(w / "class_embedding", in, out, activation_);
   else if (c.num_class_embeds)
-    class_table_ = (w / "class_embedding").get("weight", {*c.num_class_embeds, out});
+    class_table_ = (w / "class_embedding").on_device("weight", {*c.num_class_embeds, out});
   if (c.addition_embed_type)
     add_embedding_ = detail::VectorMlp(w / "add_embedding", c.projection_class_embeddings_input_dim, out);
 }
@@ -220,7 +220,7 @@ Tensor UNet::embed(const Tensor& timesteps, const Conditioning& conditioning) co
   const UNetConfig& c = config_;
   const std::int64_t B = timesteps.size(0), dim = c.block_out_channels[0];
   const auto sinusoids = [&](const Tensor& values, std::int64_t channels) {
-    return detail::timestep_frequencies(values, channels, static_cast<double>(channels / 2) - c.freq_shift, c.flip_sin_to_cos);
+    return vitrine::sinusoids(values, channels, static_cast<double>(channels / 2) - c.freq_shift, c.flip_sin_to_cos);
   };
   Tensor time = sinusoids(timesteps, dim);
   if (cond_proj_.defined()) {
@@ -229,7 +229,7 @@ Tensor UNet::embed(const Tensor& timesteps, const Conditioning& conditioning) co
     // Latent consistency models: the guidance scale less one, as 1000 times a time.
     add_(time, cond_proj_(guidance.rank() == 2
                               ? detail::required(info_, "guidance", guidance, {B, channels}).to(DType::f32)
-                              : detail::timestep_frequencies(
+                              : vitrine::sinusoids(
                                     affine(detail::required(info_, "guidance", guidance, {B}).to(DType::f32), 1000.0f, -1000.0f),
                                     channels, static_cast<double>(channels / 2) - 1.0, false)));
   }
@@ -239,7 +239,7 @@ Tensor UNet::embed(const Tensor& timesteps, const Conditioning& conditioning) co
     add_(y, class_embedding_(sinusoids(detail::required(info_, "labels", conditioning.labels, {B}).to(DType::f32), dim)));
   if (class_table_.defined()) {
     const Tensor labels = detail::required(info_, "labels", conditioning.labels, {B}).to(DType::i64).contiguous();
-    for (std::int64_t b = 0; b < B; ++b) {
+    for (std::int64_t b = 0; labels.device() == Device{} && b < B; ++b) {  // those on a GPU are not waited for
       const std::int64_t label = labels.data<std::int64_t>()[b];
       require(label >= 0 && label < class_table_.size(0), c.name,
               fmt::format("labels has {}, expected 0 to {}", label, class_table_.size(0) - 1));

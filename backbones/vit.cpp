@@ -43,7 +43,7 @@ struct Difference {
       k_norm = Norm(w / "k_norm", half, c.norm);
     }
     // The factor 1 - lambda_init that follows the norm is folded into its weight.
-    sub_norm = affine((w / "sub_norm").get("weight", {2 * half}), static_cast<float>(1 - lambda_init), 0.0f);
+    sub_norm = affine((w / "sub_norm").on_device("weight", {2 * half}), static_cast<float>(1 - lambda_init), 0.0f);
   }
 
   Tensor operator()(const Tensor& qkv) const {  // [B, N, 3 dim] -> [B, N, dim]

@@ -13,8 +13,8 @@ ConvNorm::ConvNorm(const Weights& conv_weights, const Weights& norm, std::int64_
   if (kind.groups == 0) folded.bn_eps = kind.eps;
   conv = Conv2d(conv_weights, in, out, kernel, kernel, folded, &norm);
   if (kind.groups == 0) return;
-  weight = norm.get("weight", {out});
-  bias = norm.get("bias", {out});
+  weight = norm.on_device("weight", {out});
+  bias = norm.on_device("bias", {out});
 }
 
 Tensor ConvNorm::operator()(const Tensor& x, Epilogue epilogue) const {

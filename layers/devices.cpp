@@ -1,9 +1,11 @@
 #include <vitrine/layers/devices.h>
 
 #include <charconv>
+#include <utility>
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/cuda/backend.h>
 
 namespace vitrine {
@@ -30,6 +32,30 @@ Device parse_device(std::string_view name) {
     throw Error(fmt::format("device {}: there {} {} (cuda:0 to cuda:{})", name, found.devices.size() == 1 ? "is" : "are",
                             found.devices.size(), found.devices.size() - 1));
   return {DeviceType::cuda, index};
+}
+
+std::string describe_device(Device device) {
+  if (device.type == DeviceType::cpu) return "cpu";
+  const CudaDevices found = cuda_devices();
+  const auto i = static_cast<std::size_t>(device.index);
+  return fmt::format("cuda:{}{}", i, i < found.devices.size() ? " " + found.devices[i].name : "");
+}
+
+void synchronize(Device device) {
+  if (device.type == DeviceType::cuda && !Context::current().dry_run()) cuda::backend().runtime.synchronize(device);
+}
+
+Tensor finished(Tensor x) {
+  synchronize(x.device());
+  return x;
+}
+
+MemoryStats memory_stats(Device device) {
+  return device.type == DeviceType::cuda ? cuda::backend().runtime.memory(device) : memory_stats();
+}
+
+void reset_peak_memory(Device device) {
+  device.type == DeviceType::cuda ? cuda::backend().runtime.reset_peak_memory(device) : reset_peak_memory();
 }
 
 }  // namespace vitrine

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <vitrine/layers/export.h>
+#include <vitrine/layers/memory.h>
 #include <vitrine/layers/tensor.h>
 
 namespace vitrine {
@@ -26,5 +27,17 @@ VITRINE_API CudaDevices cuda_devices();
 
 // "cpu", "cuda" or "cuda:1" -> a device that can compute; throws Error with the reason where it cannot.
 VITRINE_API Device parse_device(std::string_view name);
+
+// "cpu", or "cuda:0 NVIDIA H100": the device by its own name, for reports.
+VITRINE_API std::string describe_device(Device device);
+
+// Waits until the device has done what the calling thread's context gave it; the CPU has, always.
+VITRINE_API void synchronize(Device device);
+// x itself, when it has been computed. For what one thread makes and all threads use: model weights, tables that are kept.
+VITRINE_API Tensor finished(Tensor x);
+
+// The tensors that are alive on a device, and how many there have been at once since the last reset.
+VITRINE_API MemoryStats memory_stats(Device device);
+VITRINE_API void reset_peak_memory(Device device);
 
 }  // namespace vitrine

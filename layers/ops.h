@@ -25,6 +25,8 @@ VITRINE_API Tensor multiply(const Tensor& a, const Tensor& b);
 VITRINE_API void add_(Tensor& a, const Tensor& b);  // in place; a may be a view
 VITRINE_API void multiply_(Tensor& a, const Tensor& b);
 VITRINE_API Tensor affine(const Tensor& x, float scale, float shift);  // scale x + shift
+VITRINE_API Tensor exp(const Tensor& x);
+VITRINE_API Tensor clamp(const Tensor& x, float low, float high);  // NaN stays
 VITRINE_API Tensor activate(const Tensor& x, Activation activation);
 VITRINE_API void activate_(Tensor& x, Activation activation);
 // act(x[..., :C]) * x[..., C:], the gate of SwiGLU and GEGLU: [..., 2C] -> [..., C]
@@ -34,8 +36,13 @@ VITRINE_API Tensor gated_activation(const Tensor& x, Activation activation);
 VITRINE_API Tensor cast(const Tensor& x, DType dtype);   // converts; floating to integer truncates
 VITRINE_API void copy_(Tensor& to, const Tensor& from);  // same shape, any strides and dtypes
 VITRINE_API Tensor concat(std::span<const Tensor> parts, int axis);
-VITRINE_API Tensor permute(const Tensor& x, std::span<const int> axes);    // a contiguous copy with the axes reordered
-VITRINE_API Tensor gather_rows(const Tensor& table, const Tensor& index);  // table [R, C], index i64/i32 [...] -> [..., C]
+VITRINE_API Tensor permute(const Tensor& x, std::span<const int> axes);  // a contiguous copy with the axes reordered
+// table [R, C], index i64/i32 [...] -> [..., C]. An index on the host is checked, whatever the table's device is; of one on a
+// GPU, which nobody waits for, rows that do not exist come out with all bits set (NaN).
+VITRINE_API Tensor gather_rows(const Tensor& table, const Tensor& index);
+// table [R, C], index i32 [N] -> [R, N]: column index[n] of each row (position biases). The index is on the table's device and
+// is not checked.
+VITRINE_API Tensor gather_columns(const Tensor& table, const Tensor& index);
 // The k largest values of the last axis and their indices (i64), in falling order; ties by the lower index.
 VITRINE_API std::pair<Tensor, Tensor> top_k(const Tensor& x, std::int64_t k);
 // [B, H, W, C] -> [B, (H / p_h) (W / p_w), p_h p_w C], a patch flattened row by row, channels innermost.
@@ -93,7 +100,11 @@ struct Resize {
 };
 VITRINE_API Tensor resize(const Tensor& x, std::int64_t height, std::int64_t width, const Resize& options = {});
 
-// --- rotary positions ------------------------------------------------------------------------------------------
+// --- sinusoids and rotary positions ----------------------------------------------------------------------------
+// Times as sinusoids (diffusion): t floating [B] -> f32 [B, dim], cos(t f_k), then sin(t f_k), or the other way round, with f_k =
+// exp(-ln(10000) k / divisor) for k < dim / 2; an odd dim ends in a zero. Rounded to f32 where published code does; its exp may
+// differ in the last bit, which moves the angle of t = 1000 by 6e-5.
+VITRINE_API Tensor sinusoids(const Tensor& t, std::int64_t dim, double divisor, bool cosines_first = true);
 // x [B, N, heads, D] in place; sin, cos f32 [N, D]. x = x cos + rotate(x) sin with rotate either of neighboring pairs
 // (x0, x1) -> (-x1, x0), or of halves (a, b) -> (-b, a).
 enum class RotaryLayout : std::uint8_t { pairs, halves };

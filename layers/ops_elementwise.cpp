@@ -1,4 +1,6 @@
-// Arithmetic, activations, rotary positions.
+// Arithmetic, activations, sinusoids, rotary positions.
+#include <algorithm>
+#include <cmath>
 
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/elementwise.h>
@@ -116,6 +118,64 @@ Tensor affine(const Tensor& x, float scale, float shift) {
   blocks.run([&](auto offset, std::int64_t rows, std::int64_t columns, auto step) {
     kernel(bytes_at(x, offset[0]), bytes_at(y, offset[1]), rows, columns, step[0], step[1], scale, shift);
   });
+  return y;
+}
+
+namespace {
+
+// For what is too rare to have vector kernels.
+template <typename F>
+Tensor pointwise(const Tensor& x, const F& f) {
+  Tensor values = x.to(DType::f32).clone();
+  float* v = values.data<float>();
+  cpu::parallel_for(values.numel(), cpu::kGrain / 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) v[i] = f(v[i]);
+  });
+  return values.to(x.dtype());
+}
+
+}  // namespace
+
+Tensor exp(const Tensor& x) {
+  check_floating("exp", x);
+  if (!cuda::is_on_gpu(x)) return pointwise(x, [](float v) { return std::exp(v); });
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  cuda::backend().ops.exp(x, y);
+  return y;
+}
+
+Tensor clamp(const Tensor& x, float low, float high) {
+  check_floating("clamp", x);
+  if (!(low <= high)) throw Error(fmt::format("clamp: from {} to {}", low, high));
+  if (!cuda::is_on_gpu(x)) return pointwise(x, [=](float v) { return std::clamp(v, low, high); });
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device());
+  cuda::backend().ops.clamp(x, low, high, y);
+  return y;
+}
+
+Tensor sinusoids(const Tensor& times, std::int64_t dim, double divisor, bool cosines_first) {
+  detail::check_rank("sinusoids", times, 1, "[B]");
+  check_floating("sinusoids", times);
+  if (dim < 0) throw Error(fmt::format("sinusoids: {} channels", dim));
+  const Tensor t = times.to(DType::f32);
+  const std::int64_t B = t.size(0), half = dim / 2;
+  const float log_base = static_cast<float>(-std::log(10000.0)), by = static_cast<float>(divisor);
+  if (cuda::is_on_gpu(t)) {
+    Tensor y = Tensor::empty({B, dim}, DType::f32, t.device());
+    if (y.numel() > 0) cuda::backend().ops.sinusoids(t, log_base, by, cosines_first, y);
+    return y;
+  }
+  Tensor y = Tensor::zeros({B, dim});
+  for (std::int64_t k = 0; k < half; ++k) {
+    const float exponent = log_base * static_cast<float>(k) / by;
+    const auto frequency = static_cast<float>(std::exp(static_cast<double>(exponent)));
+    for (std::int64_t b = 0; b < B; ++b) {
+      const double angle = t.data<float>()[b * t.stride(0)] * frequency;  // rounded
+      float* row = y.data<float>() + b * dim;
+      row[cosines_first ? k : half + k] = static_cast<float>(std::cos(angle));
+      row[cosines_first ? half + k : k] = static_cast<float>(std::sin(angle));
+    }
+  }
   return y;
 }
 

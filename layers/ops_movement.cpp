@@ -143,10 +143,12 @@ Tensor gather_rows(const Tensor& table, const Tensor& index) {
   detail::check_rank("gather_rows", table, 2, "[R, C]");
   if (index.dtype() != DType::i64 && index.dtype() != DType::i32)
     throw Error(fmt::format("gather_rows: the index is {}, expected i64 or i32", name_of(index.dtype())));
-  const Tensor rows = index.to(Device{}).contiguous().to(DType::i64);
+  const bool on_host = index.device().type == DeviceType::cpu;
+  if (!on_host) detail::check_same_device("gather_rows", table, index);
+  const Tensor rows = index.contiguous().to(DType::i64);
   const std::int64_t R = table.size(0), C = table.size(1), n = rows.numel();
-  const std::int64_t* row = rows.data<std::int64_t>();
-  for (std::int64_t i = 0; i < n; ++i)
+  const std::int64_t* row = on_host ? rows.data<std::int64_t>() : nullptr;
+  for (std::int64_t i = 0; on_host && i < n; ++i)
     if (row[i] < 0 || row[i] >= R)
       throw Error(fmt::format("gather_rows: index {} of a table {}", row[i], table.shape().to_string()));
   Shape shape = index.shape();
@@ -164,6 +166,36 @@ Tensor gather_rows(const Tensor& table, const Tensor& index) {
                       for (std::int64_t i = begin; i < end; ++i)
                         std::memcpy(target + i * bytes, source + row[i] * stride, static_cast<std::size_t>(bytes));
                     });
+  return y;
+}
+
+Tensor gather_columns(const Tensor& table, const Tensor& index) {
+  check_defined("gather_columns", table);
+  check_defined("gather_columns", index);
+  detail::check_rank("gather_columns", table, 2, "[R, C]");
+  detail::check_rank("gather_columns", index, 1, "[N]");
+  detail::check_same_device("gather_columns", table, index);
+  if (table.dtype() != DType::f32 || index.dtype() != DType::i32)
+    throw Error(fmt::format("gather_columns: a table of {} and an index of {}, expected f32 and i32", name_of(table.dtype()),
+                            name_of(index.dtype())));
+  const std::int64_t R = table.size(0), N = index.size(0);
+  Tensor y = Tensor::empty({R, N}, DType::f32, table.device());
+  if (cuda::is_on_gpu(table)) {
+    if (y.numel() > 0) cuda::backend().ops.gather_columns(table, index.contiguous(), y);
+    return y;
+  }
+  constexpr std::int64_t kPiece = 4096;
+  const Tensor columns = index.contiguous();
+  const std::int64_t pieces = (N + kPiece - 1) / kPiece;
+  cpu::parallel_for(R * pieces, cpu::kGrain / kPiece, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = i % pieces * kPiece, count = std::min(kPiece, N - first);
+      const float* from = table.data<float>() + i / pieces * table.stride(0);
+      const std::int32_t* column = columns.data<std::int32_t>() + first;
+      float* to = y.data<float>() + i / pieces * N + first;
+      for (std::int64_t n = 0; n < count; ++n) to[n] = from[column[n]];
+    }
+  });
   return y;
 }
 

@@ -32,6 +32,7 @@
 #include <vitrine/attention2d/rala.h>
 #include <vitrine/attention2d/varied_window.h>
 #include <vitrine/attention2d/window.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 #include <vitrine/weights/sources.h>
@@ -122,8 +123,9 @@ class CaseText {
     throw Error(fmt::format("attention case '{}': {}; expected the form of {} ({})", text_, why, form_.example, form_.what));
   }
 
-  Tensor input(Shape shape) const { return synthetic_tensor("bench.x", shape).to(dtype); }
-  Weights weights() const { return Weights(synthetic_weights(), {.dtype = dtype, .device = {}}); }
+  static Device device() { return Context::current().device(); }
+  Tensor input(Shape shape) const { return synthetic_tensor("bench.x", shape).to(dtype).to(device()); }
+  Weights weights() const { return Weights(synthetic_weights(), {.dtype = dtype, .device = device()}); }
 
   std::int64_t batch;
   DType dtype;
@@ -152,7 +154,7 @@ Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, st
   for (const std::int64_t size : tokens) shape.push_back(size);
   for (const std::int64_t size : {std::int64_t{3}, heads, dim}) shape.push_back(size);
   const std::int64_t n = shape.numel() / (c.batch * 3 * heads * dim);
-  if (n <= kPiece) return synthetic_tensor("bench.qkv", shape).to(c.dtype);
+  if (n <= kPiece) return synthetic_tensor("bench.qkv", shape).to(c.dtype).to(c.device());
   // The tokens of large maps repeat: all of them in f32 first would take as much memory again and more.
   Tensor all = Tensor::empty({c.batch, n, 3, heads, dim}, c.dtype);
   const Tensor piece = synthetic_tensor("bench.qkv", {c.batch, kPiece, 3, heads, dim}).to(c.dtype);
@@ -161,7 +163,7 @@ Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, st
     Tensor to = all.slice(1, at, at + count);
     copy_(to, piece.slice(1, 0, count));
   }
-  return all.view(shape);
+  return all.view(shape).to(c.device());
 }
 
 AttentionProblem make_sdpa(CaseText& c) {

@@ -10,6 +10,7 @@
 #include <vitrine/backbones/arguments.h>
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/linear.h>
 #include <vitrine/layers/memory.h>
@@ -39,36 +40,44 @@ std::pair<std::string, std::int64_t> split_size(const std::string& name) {
 
 // Held by the process beside what is being measured: taken before building.
 struct Building {
-  Building() : before(memory_stats().in_use) { reset_peak_memory(); }
+  Building() : device(Context::current().device()), before(memory_stats(device).in_use) { reset_peak_memory(device); }
   void finish(BenchmarkRow& row, const BenchmarkOptions& options) {
+    row.device = describe_device(device);
+    row.threads = Context::current().threads();
     row.dtype = name_of(options.dtype);
     row.int8_weights = options.int8_weights;
-    row.weight_bytes = memory_stats().in_use - before;
+    row.weight_bytes = memory_stats(device).in_use - before;
     if (row.int8_weights) row.parameter_bytes = row.weight_bytes;
-    peak = memory_stats().peak - before;
+    peak = memory_stats(device).peak - before;
   }
+  Device device;
   std::int64_t before, peak = 0;
 };
 
 WeightsOptions computing(const BenchmarkOptions& options) {
-  return {.dtype = options.dtype, .device = {}, .int8_weights = options.int8_weights};
+  return {.dtype = options.dtype, .device = Context::current().device(), .int8_weights = options.int8_weights};
 }
 
 // Fills in the row's times, rates and peaks.
-void time_passes(const std::function<void()>& pass, const BenchmarkOptions& options, const Building& building,
+void time_passes(const std::function<void()>& queue, const BenchmarkOptions& options, const Building& building,
                  BenchmarkRow& row) {
+  const Device device = building.device;
+  const auto pass = [&] {
+    queue();
+    synchronize(device);
+  };
   const auto timed = [&] {
     const auto begin = Clock::now();
     pass();
     return 1e3 * seconds_since(begin);
   };
   const auto counted = [&] {
-    const std::int64_t held = memory_stats().in_use;
-    reset_peak_memory();
+    const std::int64_t held = memory_stats(device).in_use;
+    reset_peak_memory(device);
     Context::current().reset_macs();
     const double milliseconds = timed();
-    row.peak_activation_bytes = memory_stats().peak - held;
-    row.peak_bytes = std::max(building.peak, memory_stats().peak - building.before);
+    row.peak_activation_bytes = memory_stats(device).peak - held;
+    row.peak_bytes = std::max(building.peak, memory_stats(device).peak - building.before);
     return milliseconds;
   };
   const auto cancelled = [&] { return options.cancelled && options.cancelled(); };
@@ -128,13 +137,13 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   row.batch_size = options.batch_size;
   row.height = info.preprocess.height;
   row.width = info.preprocess.width;
-  row.threads = Context::current().threads();
   row.parameters = info.parameters;
   row.parameter_bytes = info.parameter_bytes;
   building.finish(row, options);
 
-  const Tensor images =
-      synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels}).to(options.dtype);
+  const Tensor images = synthetic_tensor("input", {row.batch_size, row.height, row.width, info.preprocess.channels})
+                            .to(options.dtype)
+                            .to(building.device);
   time_passes([&] { model->forward(images); }, options, building, row);
   return row;
 }
@@ -161,7 +170,6 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   row.name = text;
   row.batch_size = options.batch_size;
   row.tokens = problem.tokens;
-  row.threads = Context::current().threads();
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row, options);
@@ -189,7 +197,6 @@ BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOption
   row.height = problem.height;
   row.width = problem.width;
   row.of_latents = true;
-  row.threads = Context::current().threads();
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row, options);
@@ -199,16 +206,21 @@ BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOption
 
 double measure_gemm_gflops(DType dtype) {
   constexpr double kSeconds = 0.3;  // a size
+  const Device device = Context::current().device();
   double best = 0;
-  // The larger has the better rate on a quiet machine, the smaller may fit between two interruptions of a busy one.
-  for (const std::int64_t size : {768, 2048}) {
-    const Linear linear(synthetic_parameter("weight", {size, size}), Tensor(), dtype);
-    const Tensor x = synthetic_tensor("input", {size, size}).to(dtype);
+  // The larger has the better rate on a quiet machine, the smaller may fit between two interruptions of a busy one. A GPU has
+  // more to fill.
+  const std::int64_t scale = device.type == DeviceType::cpu ? 1 : 4;
+  for (const std::int64_t size : {768 * scale, 2048 * scale}) {
+    const Linear linear(synthetic_parameter("weight", {size, size}), Tensor(), dtype, device);
+    const Tensor x = synthetic_tensor("input", {size, size}).to(dtype).to(device);
     linear(x);
+    synchronize(device);
     const auto start = Clock::now();
     do {
       const auto begin = Clock::now();
       linear(x);
+      synchronize(device);
       best = std::max(best, 2e-9 * static_cast<double>(size * size * size) / seconds_since(begin));
     } while (seconds_since(start) < kSeconds);
   }

@@ -32,6 +32,7 @@ struct BenchmarkRow {
   std::int64_t batch_size = 0, height = 0, width = 0;
   bool of_latents = false;             // height and width are of the latents
   std::vector<std::int64_t> tokens{};  // of an attention case: the sizes of its axes
+  std::string device;                  // "cpu", "cuda:0 NVIDIA H100"
   int threads = 0;
   double median_ms = 0, min_ms = 0, p90_ms = 0;
   int runs = 0;
@@ -39,10 +40,11 @@ struct BenchmarkRow {
   double gflops = 0;             // by the median; two a multiply-add of matrix products, convolutions and attention
   double gmacs = 0;              // of one image
   std::int64_t parameters = 0, parameter_bytes = 0;  // with int8 weights as many as are held
-  std::int64_t weight_bytes = 0;                     // held by the built model: packed weights and tables
-  std::int64_t peak_activation_bytes = 0;            // the most that a pass held beside weights and input
-  std::int64_t peak_bytes = 0;                       // the most that was held at once since before building
-  std::int64_t resident_bytes = 0;                   // the process's largest resident size so far; 0 where it is not known
+  // On the device:
+  std::int64_t weight_bytes = 0;           // held by the built model: packed weights and tables
+  std::int64_t peak_activation_bytes = 0;  // the most that a pass held beside weights and input
+  std::int64_t peak_bytes = 0;             // the most that was held at once since before building
+  std::int64_t resident_bytes = 0;         // the process's largest resident size so far; 0 where it is not known
 };
 
 // `name` as create_model takes it, or a shipped model's, optionally followed by @SIZE. Runs under the current Context.
@@ -56,8 +58,8 @@ VITRINE_API BenchmarkRow benchmark_attention(const std::string& text, const Benc
 // by @SIZE, the side of its latents.
 VITRINE_API BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOptions& options);
 
-// The rate of this machine's matrix product in `dtype`, for shares of the peak: the best of short runs of two square Linear
-// layers.
+// The rate of the context's device in matrix products in `dtype`, for shares of the peak: the best of short runs of two square
+// Linear layers.
 VITRINE_API double measure_gemm_gflops(DType dtype);
 
 }  // namespace vitrine

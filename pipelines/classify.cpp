@@ -21,7 +21,8 @@ ImageClassifier::ImageClassifier(LoadedModel model) : model_(std::move(model)) {
 Image ImageClassifier::prepare(const Image& image) const { return fit_image(image, model_.preprocess); }
 
 Tensor ImageClassifier::logits(std::span<const Image> prepared) const {
-  return model_.backbone->forward(normalize_images(prepared, model_.preprocess, model_.backbone->dtype()));
+  const Backbone& backbone = *model_.backbone;
+  return backbone.forward(normalize_images(prepared, model_.preprocess, backbone.dtype()).to(backbone.device())).to(Device{});
 }
 
 std::vector<std::vector<Classification>> ImageClassifier::rank(const Tensor& logits, int topk) const {

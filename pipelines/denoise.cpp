@@ -19,6 +19,11 @@ Conditioning joined(const Conditioning& first, const Conditioning& second) {
   return both;
 }
 
+Conditioning placed(Conditioning conditioning, Device device) {
+  for (const auto tensor : kTensors) conditioning.*tensor = (conditioning.*tensor).to(device);
+  return conditioning;
+}
+
 }  // namespace
 
 Conditioning repeated(const Conditioning& one, std::int64_t batch) {
@@ -31,20 +36,21 @@ Conditioning repeated(const Conditioning& one, std::int64_t batch) {
 std::optional<Tensor> denoise(Tensor latents, const Denoising& run) {
   const std::int64_t batch = latents.size(0);
   const bool guided = run.unconditional.has_value();
-  const Conditioning conditioning = guided ? joined(run.conditioning, *run.unconditional) : run.conditioning;
+  const Device device = run.denoiser.device();
+  const Conditioning conditioning = placed(guided ? joined(run.conditioning, *run.unconditional) : run.conditioning, device);
   const double unit = run.denoiser.info().timestep_scale / 1000;  // samplers count to 1000
   for (int step = run.first_step; step < run.sampler.steps(); ++step) {
     Tensor input = run.sampler.scale_model_input(latents, step);
     if (run.beside.defined()) input = concat(std::array{input, run.beside}, -1);
     const auto time = static_cast<float>(run.sampler.timesteps()[static_cast<std::size_t>(step)] * unit);
-    const Tensor times = Tensor::from(std::vector<float>(static_cast<std::size_t>(guided ? 2 * batch : batch), time),
-                                      {guided ? 2 * batch : batch});
+    const Tensor times = Tensor::full({guided ? 2 * batch : batch}, time).to(device);
+    input = input.to(device);
     const Tensor prediction =
         guided ? forward_with_cfg(run.denoiser, concat(std::array{input, input}, 0), times, conditioning,
                                   static_cast<float>(run.guidance_scale), static_cast<float>(run.guidance_rescale))
                      .slice(0, 0, batch)
                : run.denoiser.forward(input, times, conditioning);
-    latents = run.sampler.step(prediction, step, latents, run.sampler.uses_noise(step) ? run.noise(step) : Tensor());
+    latents = run.sampler.step(prediction.to(Device{}), step, latents, run.sampler.uses_noise(step) ? run.noise(step) : Tensor());
     if (run.adjust) run.adjust(step, latents);
     if (run.after_step && !run.after_step(step, latents)) return std::nullopt;
   }

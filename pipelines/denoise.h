@@ -30,8 +30,9 @@ struct Denoising {
   std::function<bool(int step, const Tensor& latents)> after_step{};  // after that; false stops
 };
 
-// latents f32 [B, H, W, C] with the noise of first_step -> the finished ones, f32; nothing where after_step stopped. Throws
-// Error.
+// latents f32 [B, H, W, C] with the noise of first_step -> the finished ones, f32; nothing where after_step stopped. The sampler
+// computes on the host, where latents, noise and `beside` are; what the network reads is brought to its device, the conditioning
+// once. Throws Error.
 VITRINE_API std::optional<Tensor> denoise(Tensor latents, const Denoising& run);
 
 // Of one picture for `batch` pictures: every tensor with its rows that many times.

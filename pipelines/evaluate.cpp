@@ -92,6 +92,7 @@ Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, c
     ++result.skipped;
     result.failures.push_back(message);
   };
+  const Device device = Context::current().device();
   const int threads = Context::current().threads(), streams = choose_streams(classifier, options.streams);
   if (streams == 1) {
     detail::Prefetch<Image> pictures(total, prepare, options.decode_threads, 2 * options.batch_size);
@@ -106,7 +107,7 @@ Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, c
     detail::Prefetch<Batch> results(
         batches,
         [&](std::int64_t b) {
-          Context context({.threads = std::max(1, threads / streams), .device = {}});
+          Context context({.threads = std::max(1, threads / streams), .device = device});
           const ContextScope scope(context);
           const std::int64_t begin = b * options.batch_size, count = std::min(options.batch_size, total - begin);
           Batch batch;

@@ -208,11 +208,12 @@ GenerationEvaluation evaluate_generation(const Generator& generator, const Image
   load_state(options.state_file, state);
 
   const auto judge = [&](std::span<const Image> prepared) {  // -> what enters the last layer, classes seen
-    const Tensor features =
-        backbone.forward_features(normalize_images(prepared, classifier.model().preprocess, backbone.dtype()));
+    const Tensor features = backbone.forward_features(
+        normalize_images(prepared, classifier.model().preprocess, backbone.dtype()).to(backbone.device()));
     std::vector<std::int64_t> seen;
-    for (const auto& ranked : classifier.rank(backbone.forward_head(features), 1)) seen.push_back(ranked.front().index);
-    return std::pair(backbone.forward_head(features, true).to(DType::f32).contiguous(), seen);
+    for (const auto& ranked : classifier.rank(backbone.forward_head(features).to(Device{}), 1))
+      seen.push_back(ranked.front().index);
+    return std::pair(backbone.forward_head(features, true).to(DType::f32).to(Device{}).contiguous(), seen);
   };
 
   GenerationEvaluation result;

@@ -106,13 +106,13 @@ Image FeatureExtractor::prepare(const Image& image) const { return fit_image(ima
 
 Tensor FeatureExtractor::features(std::span<const Image> prepared, Tokens tokens) const {
   const Backbone& backbone = *model_.backbone;
-  const Tensor images = normalize_images(prepared, model_.preprocess, backbone.dtype());
-  if (tokens == Tokens::pooled) return backbone.forward_head(backbone.forward_features(images), true).to(DType::f32);
+  const Tensor images = normalize_images(prepared, model_.preprocess, backbone.dtype()).to(backbone.device());
+  if (tokens == Tokens::pooled) return backbone.forward_head(backbone.forward_features(images), true).to(DType::f32).to(Device{});
   const IntermediateMap last = backbone.forward_intermediates(images, {.indices = {-1}, .norm = true}).at(0);
-  if (tokens == Tokens::patch) return last.map.to(DType::f32).contiguous();
+  if (tokens == Tokens::patch) return last.map.to(DType::f32).to(Device{}).contiguous();
   if (!last.prefix_tokens.defined() || last.prefix_tokens.size(1) < 1)
     throw Error(fmt::format("{}: has no class token; use --tokens pooled or patch", model_.name));
-  return last.prefix_tokens.select(1, 0).to(DType::f32).contiguous();
+  return last.prefix_tokens.select(1, 0).to(DType::f32).to(Device{}).contiguous();
 }
 
 Tensor principal_components(const Tensor& rows, std::int64_t k) {

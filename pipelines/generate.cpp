@@ -153,7 +153,7 @@ std::pair<EncodedPrompt, EncodedPrompt> Generator::State::encode(const GenerateJ
   encoded.second = prompts.at(job.negative_prompt);
   if (!model.kind().zero_negative || !job.negative_prompt.empty()) return encoded;
   Conditioning& c = encoded.second.conditioning;
-  for (Tensor* states : {&c.text, &c.pooled}) *states = Tensor::zeros(states->shape(), states->dtype());
+  for (Tensor* states : {&c.text, &c.pooled}) *states = Tensor::zeros(states->shape(), states->dtype(), states->device());
   return encoded;
 }
 
@@ -320,11 +320,14 @@ bool Generator::generate(const GenerateJob& given, const GenerateCallbacks& call
   for (Conditioning* one : {&prompt.conditioning, &negative.conditioning}) add_sizes(*one, info, job);
 
   const auto encode = [&](const Tensor& pixels) {  // f32 [1, H, W, C], both
-    return autoencoder ? autoencoder->scale_latents(autoencoder->encode(pixels, {}, tiling)).to(DType::f32).contiguous() : pixels;
+    if (!autoencoder) return pixels;
+    const Tensor latents = autoencoder->encode(pixels.to(autoencoder->device()), {}, tiling);
+    return autoencoder->scale_latents(latents).to(DType::f32).to(Device{}).contiguous();
   };
   const auto decode = [&](const Tensor& latents) {  // [1, H, W, C]
-    const Tensor pixels = autoencoder ? autoencoder->decode(autoencoder->unscale_latents(latents), tiling) : latents;
-    return to_image(pixels.select(0, 0).to(DType::f32).contiguous());
+    Tensor pixels = latents;
+    if (autoencoder) pixels = autoencoder->decode(autoencoder->unscale_latents(latents.to(autoencoder->device())), tiling);
+    return to_image(pixels.select(0, 0).to(DType::f32).to(Device{}).contiguous());
   };
 
   std::optional<Image> picture, mask;

@@ -13,6 +13,7 @@
 #include <vitrine/backbones/autoencoder_kl.h>
 #include <vitrine/backbones/autoencoder_tiny.h>
 #include <vitrine/backbones/denoiser.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/weights/sources.h>
 
@@ -25,7 +26,11 @@ constexpr std::int64_t kTextTokens = 77;
 
 Weights weights_in(const WeightsOptions& computing) { return Weights(synthetic_weights(), computing); }
 
-Tensor random(const char* name, const Shape& shape, DType dtype) { return synthetic_tensor(name, shape).to(dtype); }
+Tensor random(const char* name, const Shape& shape, DType dtype) {
+  return synthetic_tensor(name, shape).to(dtype).to(Context::current().device());
+}
+
+Tensor constant(const Shape& shape, float value) { return Tensor::full(shape, value).to(Context::current().device()); }
 
 // The number behind `letter`, if there is one.
 std::int64_t number(std::string_view word, std::string_view letter, std::int64_t most) {
@@ -55,19 +60,20 @@ GenerationProblem step(const Step& s, std::int64_t batch, const WeightsOptions& 
   if (info.num_classes > 0) {
     c.labels = Tensor::empty({batch}, DType::i64);
     for (std::int64_t b = 0; b < batch; ++b) c.labels.data<std::int64_t>()[b] = b % info.num_classes;
+    c.labels = c.labels.to(denoiser->device());
   }
   if (info.text_channels > 0) c.text = random("text", {batch, s.text_tokens, info.text_channels}, computing.dtype);
   if (info.pooled_channels > 0) {
     c.pooled = random("pooled", {batch, info.pooled_channels}, computing.dtype);
-    c.time_ids = Tensor::full({batch, 6}, 512.0f);
+    c.time_ids = constant({batch, 6}, 512.0f);
   }
-  if (info.takes_guidance) c.guidance = Tensor::full({batch}, 4.0f);
+  if (info.takes_guidance) c.guidance = constant({batch}, 4.0f);
   if (info.takes_size) {
-    c.resolution = Tensor::full({batch, 2}, 1024.0f);
-    c.aspect_ratio = Tensor::full({batch, 1}, 1.0f);
+    c.resolution = constant({batch, 2}, 1024.0f);
+    c.aspect_ratio = constant({batch, 1}, 1.0f);
   }
   const Tensor x = random("latents", {batch, H, W, info.in_channels}, computing.dtype),
-               t = Tensor::full({batch}, static_cast<float>(info.timestep_scale / 2));
+               t = constant({batch}, static_cast<float>(info.timestep_scale / 2));
   return {[denoiser, x, t, c] { return denoiser->forward(x, t, c); }, H, W, info.parameters};
 }
 

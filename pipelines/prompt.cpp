@@ -63,10 +63,10 @@ EncodedPrompt encode_sd3(const TextEncoders& encoders, const std::string& prompt
   drop_once(encoded, 2);
   const Tensor clip = concat(std::array{first.hidden_state, second.hidden_state}, -1);  // [1, T, C1 + C2]
   const Tensor t5 = encoders.t5 ? t5_states(encoders, prompt, encoded)
-                                : Tensor::zeros({1, encoders.t5_tokens, encoders.text_channels}, clip.dtype());
+                                : Tensor::zeros({1, encoders.t5_tokens, encoders.text_channels}, clip.dtype(), clip.device());
   if (clip.size(2) > t5.size(2))
     throw Error(fmt::format("the CLIP encoders give {} channels, more than T5's {}", clip.size(2), t5.size(2)));
-  Tensor text = Tensor::zeros({1, clip.size(1) + t5.size(1), t5.size(2)}, clip.dtype());
+  Tensor text = Tensor::zeros({1, clip.size(1) + t5.size(1), t5.size(2)}, clip.dtype(), clip.device());
   Tensor of_clip = text.slice(1, 0, clip.size(1)).slice(2, 0, clip.size(2)), of_t5 = text.slice(1, clip.size(1), text.size(1));
   copy_(of_clip, clip);
   copy_(of_t5, t5);

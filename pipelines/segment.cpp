@@ -61,7 +61,7 @@ Segmenter& Segmenter::operator=(Segmenter&&) noexcept = default;
 Image Segmenter::prepare(const Image& image) const { return fit_image(image, preprocess_); }
 
 Tensor Segmenter::importance(std::span<const Image> prepared) const {
-  return model_->forward(normalize_images(prepared, preprocess_, dtype_));
+  return model_->forward(normalize_images(prepared, preprocess_, dtype_).to(model_->device())).to(Device{});
 }
 
 Segmentation Segmenter::finish(const Tensor& map, std::int64_t width, std::int64_t height, const SegmentOptions& options) const {

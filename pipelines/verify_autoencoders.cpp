@@ -23,12 +23,12 @@ void run_autoencoder_kl(const Json& entry, const CaseContext& context, VerifyRow
   const AutoencoderKL model(case_weights(entry.at("parameters"), context), parse_autoencoder_kl_config(case_arguments(entry)));
   check_parameters(entry, model.info().parameters);
   std::map<std::string, Tensor> got;
-  if (const Tensor image = optional_input(entry, "image"); image.defined()) {
+  if (const Tensor image = device_input(entry, "image"); image.defined()) {
     const AutoencoderKL::Distribution d = model.distribution(nchw_to_nhwc(image));
     got["mean"] = nhwc_to_nchw(d.mean);
     got["logvar"] = nhwc_to_nchw(d.logvar);
   }
-  if (const Tensor latent = optional_input(entry, "latent"); latent.defined())
+  if (const Tensor latent = device_input(entry, "latent"); latent.defined())
     got["image"] = nhwc_to_nchw(model.decode(nchw_to_nhwc(latent)));
   judge_outputs(entry, context, got, {.exact = 1e-5, .loose = kLoose}, row);
 }
@@ -39,8 +39,8 @@ void run_autoencoder_tiny(const Json& entry, const CaseContext& context, VerifyR
                               parse_autoencoder_tiny_config(case_arguments(entry)));
   check_parameters(entry, model.info().parameters);
   judge_outputs(entry, context,
-                {{"latents", nhwc_to_nchw(model.encode(nchw_to_nhwc(optional_input(entry, "image"))))},
-                 {"image", nhwc_to_nchw(model.decode(nchw_to_nhwc(optional_input(entry, "latent"))))}},
+                {{"latents", nhwc_to_nchw(model.encode(nchw_to_nhwc(device_input(entry, "image"))))},
+                 {"image", nhwc_to_nchw(model.decode(nchw_to_nhwc(device_input(entry, "latent"))))}},
                 {.exact = 1e-5, .loose = kLoose}, row);
 }
 

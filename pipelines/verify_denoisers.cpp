@@ -30,15 +30,15 @@ std::unique_ptr<Denoiser> build(std::string_view class_name, const Json& entry, 
   return denoiser;
 }
 
-Tensor timesteps(const Json& entry, const char* name) { return optional_input(entry, name).to(DType::f32); }
+Tensor timesteps(const Json& entry, const char* name) { return device_input(entry, name).to(DType::f32); }
 
 void run_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
   check_members(config, {"model", "cfg_scale", "intermediate", "fill_pos_embed"}, "entry of config");
   const auto dit = build("DiT", entry, context);
-  const Tensor latents = nchw_to_nhwc(optional_input(entry, "x")), times = timesteps(entry, "t");
-  const Conditioning conditioning{.labels = optional_input(entry, "y")};
-  std::map<std::string, Tensor> got{{"t_freq", timestep_frequencies(times, TimestepEmbedder::kFrequencies, 128)}};
+  const Tensor latents = nchw_to_nhwc(device_input(entry, "x")), times = timesteps(entry, "t");
+  const Conditioning conditioning{.labels = device_input(entry, "y")};
+  std::map<std::string, Tensor> got{{"t_freq", sinusoids(times, TimestepEmbedder::kFrequencies, 128)}};
   constexpr std::pair<std::string_view, const char*> kPaths[] = {
       {"pos_embed", "pos_embed"}, {"t_embedder", "t_emb"}, {"x_embedder", "tokens"}, {"blocks.0", "block0"}};
   const Observer observer = [&](std::string_view path, const Tensor& output) {
@@ -60,7 +60,7 @@ void run_moh_dit(const Json& entry, const CaseContext& context, VerifyRow& row) 
     CaseContext in = context;
     in.dtype = dtype;
     return build("DiT", entry, in)
-        ->forward(nchw_to_nhwc(optional_input(entry, "x")), timesteps(entry, "t"), {.labels = optional_input(entry, "y")});
+        ->forward(nchw_to_nhwc(device_input(entry, "x")), timesteps(entry, "t"), {.labels = device_input(entry, "y")});
   };
   const Tensor out = pass_with_exact_choices(context.dtype, forward, row);
   judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kDitBounds, row);
@@ -69,8 +69,8 @@ void run_moh_dit(const Json& entry, const CaseContext& context, VerifyRow& row) 
 void run_dit_diffusers(const Json& entry, const CaseContext& context, VerifyRow& row) {
   check_members(entry.at("config"), {"model"}, "entry of config");
   const auto dit = build("DiTTransformer2DModel", entry, context);
-  const Tensor out = dit->forward(nchw_to_nhwc(optional_input(entry, "hidden_states")), timesteps(entry, "timestep"),
-                                  {.labels = optional_input(entry, "class_labels")});
+  const Tensor out = dit->forward(nchw_to_nhwc(device_input(entry, "hidden_states")), timesteps(entry, "timestep"),
+                                  {.labels = device_input(entry, "class_labels")});
   judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kDitBounds, row);
 }
 
@@ -103,7 +103,7 @@ std::array<std::int64_t, 2> grid_of(const Tensor& image_ids) {
 void run_flux(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
   check_members(config, {"model", "clear"}, "entry of config");
-  const Tensor tokens = optional_input(entry, "hidden_states"), text = optional_input(entry, "encoder_hidden_states"),
+  const Tensor tokens = device_input(entry, "hidden_states"), text = device_input(entry, "encoder_hidden_states"),
                image_ids = optional_input(entry, "img_ids").to(DType::f32),
                text_ids = optional_input(entry, "txt_ids").to(DType::f32);
   std::array<std::int64_t, 2> grid = grid_of(image_ids);
@@ -117,7 +117,7 @@ void run_flux(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const auto denoiser = build("FluxTransformer2DModel", entry, context, more);
   const Tensor out = dynamic_cast<const Flux&>(*denoiser).forward_tokens(
       tokens, grid, text_ids, image_ids, timesteps(entry, "timestep"),
-      {.text = text, .pooled = optional_input(entry, "pooled_projections"), .guidance = optional_input(entry, "guidance")});
+      {.text = text, .pooled = device_input(entry, "pooled_projections"), .guidance = device_input(entry, "guidance")});
   judge_outputs(entry, context, {{"out", out}}, kFluxBounds, row);
 }
 
@@ -134,13 +134,13 @@ void run_text_to_image(std::string_view class_name, const Json& entry, const Cas
   const Observer observer = [&](std::string_view path, const Tensor& output) {
     if (path == "pos_embed.pos_embed") got["pos_embed"] = output.clone();
   };
-  const Conditioning conditioning{.text = optional_input(entry, "encoder_hidden_states"),
-                                  .text_mask = optional_input(entry, "encoder_attention_mask"),
-                                  .pooled = optional_input(entry, "pooled_projections"),
-                                  .guidance = optional_input(entry, "guidance"),
-                                  .resolution = optional_input(entry, "resolution"),
-                                  .aspect_ratio = optional_input(entry, "aspect_ratio")};
-  got["out"] = nhwc_to_nchw(denoiser->forward(nchw_to_nhwc(optional_input(entry, "hidden_states")), timesteps(entry, "timestep"),
+  const Conditioning conditioning{.text = device_input(entry, "encoder_hidden_states"),
+                                  .text_mask = device_input(entry, "encoder_attention_mask"),
+                                  .pooled = device_input(entry, "pooled_projections"),
+                                  .guidance = device_input(entry, "guidance"),
+                                  .resolution = device_input(entry, "resolution"),
+                                  .aspect_ratio = device_input(entry, "aspect_ratio")};
+  got["out"] = nhwc_to_nchw(denoiser->forward(nchw_to_nhwc(device_input(entry, "hidden_states")), timesteps(entry, "timestep"),
                                               conditioning, observer));
   judge_outputs(entry, context, got, bounds, row);
 }
@@ -172,13 +172,13 @@ void run_unet(const Json& entry, const CaseContext& context, VerifyRow& row) {
     CaseContext in = context;
     in.dtype = dtype;
     return build("UNet2DConditionModel", entry, in, more)
-        ->forward(nchw_to_nhwc(optional_input(entry, "sample")), timesteps(entry, "timestep"),
-                  {.labels = optional_input(entry, "class_labels"),
-                   .text = optional_input(entry, "encoder_hidden_states"),
-                   .text_mask = optional_input(entry, "encoder_attention_mask"),
-                   .pooled = optional_input(entry, "text_embeds"),
-                   .guidance = optional_input(entry, "timestep_cond"),
-                   .time_ids = optional_input(entry, "time_ids")});
+        ->forward(nchw_to_nhwc(device_input(entry, "sample")), timesteps(entry, "timestep"),
+                  {.labels = device_input(entry, "class_labels"),
+                   .text = device_input(entry, "encoder_hidden_states"),
+                   .text_mask = device_input(entry, "encoder_attention_mask"),
+                   .pooled = device_input(entry, "text_embeds"),
+                   .guidance = device_input(entry, "timestep_cond"),
+                   .time_ids = device_input(entry, "time_ids")});
   };
   const Tensor out = config.contains("agent") ? pass_with_exact_choices(context.dtype, forward, row) : forward(context.dtype);
   judge_outputs(entry, context, {{"out", nhwc_to_nchw(out)}}, kUNetBounds, row);

@@ -91,6 +91,8 @@ Tensor optional_input(const Json& entry, const char* name) {
   return inputs.contains(name) ? case_input(inputs.at(name)) : Tensor();
 }
 
+Tensor device_input(const Json& entry, const char* name) { return optional_input(entry, name).to(Context::current().device()); }
+
 void check_parameters(const Json& entry, std::int64_t parameters) {
   const auto expected = entry.at("n_parameters").get<std::int64_t>();
   if (parameters != expected) throw Error(fmt::format("{} parameters, expected {}", parameters, expected));

@@ -50,12 +50,7 @@ Tensor stacked_path(const Path& path, Tensor (*layout)(const Tensor&)) {
 }
 
 // In [0, 1] as diffusers' pipelines give pictures.
-Tensor picture_of(const Tensor& decoded) {
-  Tensor image = affine(nhwc_to_nchw(decoded).to(DType::f32), 0.5f, 0.5f);
-  float* values = image.data<float>();
-  for (std::int64_t i = 0; i < image.numel(); ++i) values[i] = std::min(std::max(values[i], 0.0f), 1.0f);
-  return image;
-}
+Tensor picture_of(const Tensor& decoded) { return clamp(affine(nhwc_to_nchw(decoded).to(DType::f32), 0.5f, 0.5f), 0.0f, 1.0f); }
 
 void run_pipe_dit(const Json& entry, const CaseContext& context, VerifyRow& row) {
   const Json& config = entry.at("config");
@@ -79,10 +74,10 @@ void run_pipe_dit(const Json& entry, const CaseContext& context, VerifyRow& row)
   };
   const Path path = run_path(run, nchw_to_nhwc(z));
   const AutoencoderKL vae = autoencoder_of(entry, context);
-  judge_outputs(
-      entry, context,
-      {{"latents", stacked_path(path, nhwc_to_nchw)}, {"image", nhwc_to_nchw(vae.decode(vae.unscale_latents(path.last)))}},
-      kBounds, row);
+  judge_outputs(entry, context,
+                {{"latents", stacked_path(path, nhwc_to_nchw)},
+                 {"image", nhwc_to_nchw(vae.decode(vae.unscale_latents(path.last.to(vae.device()))))}},
+                kBounds, row);
 }
 
 void run_pipe_sd(const Json& entry, const CaseContext& context, VerifyRow& row) {
@@ -93,17 +88,17 @@ void run_pipe_sd(const Json& entry, const CaseContext& context, VerifyRow& row) 
       create_denoiser("UNet2DConditionModel", case_weights(entry.at("parameters").at("unet"), context), case_arguments(entry));
   const auto sampler = create_sampler(config.at("scheduler").get<std::string>(), config.at("scheduler_init").dump(),
                                       {.steps = config.at("steps").get<int>()});
-  Denoising run{.denoiser = *denoiser, .sampler = *sampler, .conditioning = {.text = optional_input(entry, "prompt_embeds")}};
+  Denoising run{.denoiser = *denoiser, .sampler = *sampler, .conditioning = {.text = device_input(entry, "prompt_embeds")}};
   if (config.at("guidance_scale").get<double>() > 1)
-    run.unconditional = Conditioning{.text = optional_input(entry, "negative_prompt_embeds")};
+    run.unconditional = Conditioning{.text = device_input(entry, "negative_prompt_embeds")};
   run.guidance_scale = config["guidance_scale"].get<double>();
   run.guidance_rescale = config.value("guidance_rescale", 0.0);
   const Path path = run_path(run, nchw_to_nhwc(optional_input(entry, "latents")));
   const AutoencoderKL vae = autoencoder_of(entry, context);
-  judge_outputs(
-      entry, context,
-      {{"latents", stacked_path(path, nhwc_to_nchw)}, {"image", picture_of(vae.decode(vae.unscale_latents(path.last)))}}, kBounds,
-      row);
+  judge_outputs(entry, context,
+                {{"latents", stacked_path(path, nhwc_to_nchw)},
+                 {"image", picture_of(vae.decode(vae.unscale_latents(path.last.to(vae.device()))))}},
+                kBounds, row);
 }
 
 void run_pipe_flux(const Json& entry, const CaseContext& context, VerifyRow& row) {
@@ -128,7 +123,7 @@ void run_pipe_flux(const Json& entry, const CaseContext& context, VerifyRow& row
   judge_outputs(entry, context,
                 {{"packed", Flux::pack(start)},
                  {"latents", stacked_path(path, Flux::pack)},
-                 {"image", picture_of(vae.decode(vae.unscale_latents(path.last)))},
+                 {"image", picture_of(vae.decode(vae.unscale_latents(path.last.to(vae.device()))))},
                  {"timesteps", row_of(sampler->timesteps())},
                  {"sigmas", row_of(sampler->tables().sigmas)}},
                 kBounds, row);

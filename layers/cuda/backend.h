@@ -49,13 +49,16 @@ struct Runtime {
 #define VITRINE_CUDA_OPS(op)                                                                                                     \
   op(binary, (Binary kind, const Tensor& a, const Tensor& b, const Shape& b_strides, Tensor& y))                                 \
       op(affine, (const Tensor& x, float scale, float shift, Tensor& y))                                                         \
-          op(activate, (const Tensor& x, Activation activation, Tensor& y))                                                      \
-              op(gated_activation, (const Tensor& gate, const Tensor& value, Activation activation, Tensor& y))                  \
-                  op(rotary, (Tensor & x, const Tensor& sin, const Tensor& cos,                                                  \
-                              RotaryLayout layout)) /* any dtypes; from has its own strides, whose last need not be 1 */         \
+          op(activate, (const Tensor& x, Activation activation, Tensor& y)) op(exp, (const Tensor& x, Tensor& y))                \
+              op(clamp, (const Tensor& x, float low, float high, Tensor& y))                                                     \
+                  op(sinusoids, (const Tensor& t, float log_base, float divisor, bool cosines_first, Tensor& y))                 \
+                      op(gated_activation, (const Tensor& gate, const Tensor& value, Activation activation, Tensor& y))          \
+                          op(rotary, (Tensor & x, const Tensor& sin, const Tensor& cos,                                          \
+                                      RotaryLayout layout)) /* any dtypes; from has its own strides, whose last need not be 1 */ \
       op(copy, (const Tensor& from, const Shape& from_strides, Tensor& to))                                                      \
-          op(gather_rows, (const Tensor& table, const Tensor& index, Tensor& y))  /* index i64, contiguous */                    \
-      op(top_k, (const Tensor& x, std::int64_t k, Tensor& values, Tensor& index)) /* x f32 [rows, n], contiguous */              \
+          op(gather_rows, (const Tensor& table, const Tensor& index, Tensor& y)) /* index i64, contiguous */ op(                 \
+              gather_columns, (const Tensor& table, const Tensor& index, Tensor& y))                                             \
+              op(top_k, (const Tensor& x, std::int64_t k, Tensor& values, Tensor& index)) /* x f32 [rows, n], contiguous */      \
       op(row_norm, (RowNorm kind, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, Tensor& y))              \
           op(modulated_layer_norm, (const Tensor& x, const Tensor& weight, const Tensor& bias, float eps, const Tensor& scale,   \
                                     const Tensor& shift, Tensor& y)) /* scale, shift f32 [B, C], contiguous, or undefined */     \

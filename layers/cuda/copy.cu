@@ -107,12 +107,21 @@ void convert_any_kernel(Walk<2> walk, std::int64_t n, const void* from, DType fr
 
 template <typename T>
 VITRINE_KERNEL(kThreads)
-void gather_kernel(std::int64_t n, std::int64_t columns, std::int64_t row_stride, const T* table, const std::int64_t* index,
-                   T* y) {
+void gather_kernel(std::int64_t n, std::int64_t rows, std::int64_t columns, std::int64_t row_stride, const T* table,
+                   const std::int64_t* index, T* y) {
   const std::int64_t i = std::int64_t{block_index().x} * block_size() + thread_index();
   if (i >= n * columns) return;
-  const std::int64_t row = i / columns;
-  y[i] = table[index[row] * row_stride + i - row * columns];
+  const std::int64_t to = i / columns, from = index[to];
+  y[i] = from >= 0 && from < rows ? table[from * row_stride + i - to * columns] : static_cast<T>(~T{});
+}
+
+VITRINE_KERNEL(kThreads)
+void gather_columns_kernel(std::int64_t rows, std::int64_t n, std::int64_t row_stride, const float* table,
+                           const std::int32_t* index, float* y) {
+  const std::int64_t i = std::int64_t{block_index().x} * block_size() + thread_index();
+  if (i >= rows * n) return;
+  const std::int64_t row = i / n;
+  y[i] = table[row * row_stride + index[i - row * n]];
 }
 
 // Whether a comes before b: the larger first, NaN as the largest, ties by the lower index.
@@ -179,8 +188,14 @@ void gather_rows(const Tensor& table, const Tensor& index, Tensor& y) {
   with_size(detail::bytes_of(table), [&](auto type) {
     using T = decltype(type);
     launch({.op = "gather_rows", .x = table, .grid = blocks_for(n * columns, kThreads), .threads = kThreads}, gather_kernel<T>, n,
-           columns, table.stride(0), data_of<T>(table), data_of<std::int64_t>(index), data_of<T>(y));
+           table.size(0), columns, table.stride(0), data_of<T>(table), data_of<std::int64_t>(index), data_of<T>(y));
   });
+}
+
+void gather_columns(const Tensor& table, const Tensor& index, Tensor& y) {
+  launch({.op = "gather_columns", .x = table, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads},
+         gather_columns_kernel, table.size(0), index.numel(), table.stride(0), data_of<float>(table),
+         data_of<std::int32_t>(index), data_of<float>(y));
 }
 
 void top_k(const Tensor& x, std::int64_t k, Tensor& values, Tensor& index) {

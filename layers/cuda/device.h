@@ -154,6 +154,9 @@ VITRINE_DEVICE void multiply_add<bfloat_bits>(float (&c)[4], const std::uint32_t
 
 VITRINE_DEVICE float exp2_of(float x) { return exp2f(x); }
 VITRINE_DEVICE float exp_of(float x) { return expf(x); }
+VITRINE_DEVICE double exp_of(double x) { return ::exp(x); }
+VITRINE_DEVICE double sine_of(double x) { return ::sin(x); }
+VITRINE_DEVICE double cosine_of(double x) { return ::cos(x); }
 VITRINE_DEVICE float erf_of(float x) { return erff(x); }
 VITRINE_DEVICE float tanh_of(float x) { return tanhf(x); }
 VITRINE_DEVICE float sqrt_of(float x) { return sqrtf(x); }
@@ -232,6 +235,9 @@ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
 
 inline float exp2_of(float x) { return std::exp2(x); }
 inline float exp_of(float x) { return std::exp(x); }
+inline double exp_of(double x) { return std::exp(x); }
+inline double sine_of(double x) { return std::sin(x); }
+inline double cosine_of(double x) { return std::cos(x); }
 inline float erf_of(float x) { return std::erf(x); }
 inline float tanh_of(float x) { return std::tanh(x); }
 inline float sqrt_of(float x) { return std::sqrt(x); }

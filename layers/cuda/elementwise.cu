@@ -100,6 +100,26 @@ void binary_kernel(Rows<3> r, Binary kind, const A* a, const B* b, A* y) {
   store(y + at[2], u, n, r.is_aligned);
 }
 
+struct Exp {
+  VITRINE_DEVICE float operator()(float x) const { return exp_of(x); }
+};
+struct Clamp {
+  float low, high;
+  VITRINE_DEVICE float operator()(float x) const { return x < low ? low : x > high ? high : x; }
+};
+
+template <typename T, typename F>
+VITRINE_KERNEL(kThreads)
+void pointwise_kernel(Rows<2> r, F f, const T* x, T* y) {
+  std::int64_t at[2], column;
+  int n;
+  if (!group_at(r, at, &column, &n)) return;
+  float v[kWidth];
+  load(v, x + at[0], r.inner[0], n, r.is_aligned);
+  for (int i = 0; i < kWidth; ++i) v[i] = f(v[i]);
+  store(y + at[1], v, n, r.is_aligned);
+}
+
 // y = act(scale x + shift)
 template <typename T>
 VITRINE_KERNEL(kThreads)
@@ -124,6 +144,30 @@ void gated_kernel(Rows<3> r, Activation activation, const T* gate, const T* valu
   load(v, value + at[1], r.inner[1], n, r.is_aligned);
   for (int i = 0; i < kWidth; ++i) v[i] *= activated(g[i], activation);
   store(y + at[2], v, n, r.is_aligned);
+}
+
+struct SinusoidArgs {
+  std::int64_t count, dim, half;
+  float log_base, divisor;  // frequency k is exp(log_base k / divisor)
+  bool cosines_first;
+};
+
+// A thread makes one pair of columns, or the one that is left.
+VITRINE_KERNEL(kThreads)
+void sinusoid_kernel(SinusoidArgs p, const float* t, std::int64_t t_stride, float* y) {
+  const std::int64_t i = std::int64_t{block_index().x} * block_size() + thread_index(), columns = p.dim - p.half;
+  if (i >= p.count * columns) return;
+  const std::int64_t b = i / columns, k = i - b * columns;
+  float* row = y + b * p.dim;
+  if (k >= p.half) {
+    row[p.dim - 1] = 0.0f;
+    return;
+  }
+  const float exponent = p.log_base * static_cast<float>(k) / p.divisor;
+  const auto frequency = static_cast<float>(exp_of(static_cast<double>(exponent)));
+  const double angle = t[b * t_stride] * frequency;  // rounded to f32
+  row[p.cosines_first ? k : p.half + k] = static_cast<float>(cosine_of(angle));
+  row[p.cosines_first ? p.half + k : k] = static_cast<float>(sine_of(angle));
 }
 
 struct RotaryArgs {
@@ -159,6 +203,17 @@ void unary(const char* op, const Tensor& x, float scale, float shift, Activation
   });
 }
 
+template <typename F>
+void pointwise(const char* op, const Tensor& x, const F& f, Tensor& y) {
+  const Rows<2> r =
+      rows_of<2>(x.shape(), {x.strides(), y.strides()}, {x.raw(), y.raw()}, {detail::bytes_of(x), detail::bytes_of(y)});
+  with_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    launch({.op = op, .x = x, .grid = blocks_for(r.rows * r.groups(), kThreads), .threads = kThreads}, pointwise_kernel<T, F>, r,
+           f, data_of<T>(x), data_of<T>(y));
+  });
+}
+
 }  // namespace
 
 namespace ops {
@@ -178,6 +233,15 @@ void binary(Binary kind, const Tensor& a, const Tensor& b, const Shape& b_stride
 
 void affine(const Tensor& x, float scale, float shift, Tensor& y) { unary("affine", x, scale, shift, Activation::none, y); }
 void activate(const Tensor& x, Activation activation, Tensor& y) { unary("activate", x, 1.0f, 0.0f, activation, y); }
+
+void exp(const Tensor& x, Tensor& y) { pointwise("exp", x, Exp{}, y); }
+void clamp(const Tensor& x, float low, float high, Tensor& y) { pointwise("clamp", x, Clamp{low, high}, y); }
+
+void sinusoids(const Tensor& t, float log_base, float divisor, bool cosines_first, Tensor& y) {
+  const SinusoidArgs p{y.size(0), y.size(1), y.size(1) / 2, log_base, divisor, cosines_first};
+  launch({.op = "sinusoids", .x = t, .grid = blocks_for(p.count * (p.dim - p.half), kThreads), .threads = kThreads},
+         sinusoid_kernel, p, data_of<float>(t), t.stride(0), data_of<float>(y));
+}
 
 void gated_activation(const Tensor& gate, const Tensor& value, Activation activation, Tensor& y) {
   const std::int64_t bytes = detail::bytes_of(y);

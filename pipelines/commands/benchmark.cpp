@@ -17,6 +17,7 @@
 
 #include <vitrine/backbones/denoiser.h>
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/file.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/attention_cases.h>

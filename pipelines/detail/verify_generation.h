@@ -36,8 +36,9 @@ Weights case_weights(const Json& parameters, const CaseContext& context);
 
 // config.model, or of another network of a pipeline, the arguments of the original's class.
 Arguments case_arguments(const Json& entry, const char* network = "model");
-// The input of this name; undefined where the case has none.
+// The input of this name; undefined where the case has none. On the host, and on the context's device.
 Tensor optional_input(const Json& entry, const char* name);
+Tensor device_input(const Json& entry, const char* name);
 // Throws Error unless the model has as many parameters as the case.
 void check_parameters(const Json& entry, std::int64_t parameters);
 

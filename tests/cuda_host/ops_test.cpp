@@ -1,6 +1,7 @@
 // Every op of layers/ops.h on the device against the CPU's: all floating types, views, sizes around a warp and a vector.
 #include <catch.h>
 
+#include <cmath>
 #include <functional>
 #include <vector>
 
@@ -40,6 +41,9 @@ TEST_CASE("pointwise ops on the device", "[cuda_host]") {
         check_same("activate", dtype, {a}, [i](auto t) { return activate(t[0], static_cast<Activation>(i)); });
     }
   for (const DType dtype : test::kFloats) {
+    const Tensor x = test::random({3, 5, 33}, dtype);
+    check_same("exp", dtype, {x}, [](auto t) { return exp(t[0]); });
+    check_same("clamp", dtype, {x}, [](auto t) { return clamp(t[0], -0.5f, 1.0f); });
     check_same("gated_activation", dtype, {test::random({3, 5, 38}, dtype)},
                [](auto t) { return gated_activation(t[0], Activation::silu); });
     for (const auto layout : {RotaryLayout::pairs, RotaryLayout::halves})
@@ -51,6 +55,15 @@ TEST_CASE("pointwise ops on the device", "[cuda_host]") {
     check_same("scalar broadcast", dtype, {test::random({2, 7, 6}, dtype), test::random({2, 1, 1}, dtype)},
                [](auto t) { return multiply(t[0], t[1]); });
   }
+}
+
+TEST_CASE("sinusoids on the device", "[cuda_host]") {
+  cuda::emulation::install();
+  const Tensor times = Tensor::from(std::vector<float>{0, 1, 999, 0.25f, -3}, {5});
+  for (const std::int64_t dim : {1, 2, 7, 256})
+    for (const bool cosines_first : {true, false})
+      check_same("sinusoids", DType::f32, {times}, [&](auto t) { return sinusoids(t[0], dim, 128, cosines_first); });
+  CHECK(sinusoids(Tensor::zeros({0}).to(kGpu), 8, 4).shape() == Shape{0, 8});
 }
 
 TEST_CASE("moving values on the device", "[cuda_host]") {
@@ -73,6 +86,19 @@ TEST_CASE("moving values on the device", "[cuda_host]") {
       return gather_rows(v[0].select(0, 1), index);
     });
   }
+  const Tensor table = test::random({5, 9});
+  Tensor columns = Tensor::empty({40}, DType::i32);
+  for (std::int32_t i = 0; i < 40; ++i) columns.data<std::int32_t>()[i] = 7 * i % 9;
+  check_same("gather_columns", DType::f32, {table, columns}, [](auto t) { return gather_columns(t[0], t[1].contiguous()); });
+  Tensor rows = Tensor::zeros({3}, DType::i64);
+  rows.data<std::int64_t>()[0] = 4;
+  check_same("gather_rows by an index on the device", DType::f32, {table, rows}, [](auto t) { return gather_rows(t[0], t[1]); });
+  rows.data<std::int64_t>()[1] = 5, rows.data<std::int64_t>()[2] = -1;  // nobody waits to check it
+  const std::vector<float> missing = test::values(gather_rows(table.to(kGpu), rows.to(kGpu)).to(Device{}));
+  CHECK(missing[0] == test::values(table)[4 * 9]);
+  CHECK((std::isnan(missing[9]) && std::isnan(missing[26])));
+  CHECK_THROWS_AS(gather_rows(table.to(kGpu), rows), Error);
+  CHECK_THROWS_AS(gather_rows(table, rows.to(kGpu)), Error);
   const Tensor map = test::random({2, 6, 4, 3}, DType::bf16);
   check_same("patchify", DType::bf16, {map}, [](auto t) { return patchify(t[0], 3, 2); });
   check_same("pad_to", DType::bf16, {map}, [](auto t) { return pad_to(t[0], 7, 9); });

@@ -46,4 +46,8 @@ TEST_CASE("reference cases of routing and agents on the device", "[cuda_host]") 
   verify_on_device("attention", "^(bi_level_routing_attention|bi_level_routing_attention_nchw|agent_attention_.*)[.]");
 }
 
+TEST_CASE("reference cases of generation on the device", "[cuda_host]") {
+  verify_on_device("generation", "^(dit_tiny_eps|sd35_medium|pixart_alpha|t5_encoder_masked)$");
+}
+
 }  // namespace vitrine

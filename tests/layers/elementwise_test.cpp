@@ -123,6 +123,37 @@ TEST_CASE("in place on a view leaves the rest alone") {
   CHECK(room.slice(0, 0, 1).slice(1, 0, 1).item() == 1);
 }
 
+TEST_CASE("exp and clamp") {
+  for (const DType dtype : kFloats) {
+    const Tensor x = strided(random({3, 50}, dtype, 4));
+    std::vector<double> powers, bounded;
+    for (const float v : values(x)) {
+      powers.push_back(std::exp(static_cast<double>(v)));
+      bounded.push_back(std::clamp(v, -0.5f, 1.25f));
+    }
+    check_close(exp(x), powers, 2 * rounding(dtype));
+    check_close(clamp(x, -0.5f, 1.25f), bounded, 0);
+  }
+  CHECK(std::isnan(values(clamp(Tensor::full({1}, NAN), 0, 1))[0]));
+  CHECK_THROWS_AS(clamp(Tensor::zeros({1}), 1, 0), Error);
+  CHECK_THROWS_AS(exp(Tensor::zeros({1}, DType::i32)), Error);
+}
+
+TEST_CASE("sinusoids are cosines and sines of falling frequencies") {
+  const Tensor t = Tensor::from(std::vector<float>{0, 3, 250}, {3});
+  const std::vector<float> y = values(sinusoids(t, 7, 2)), swapped = values(sinusoids(t, 7, 2, false));
+  for (std::size_t b = 0; b < 3; ++b) {
+    for (std::size_t k = 0; k < 3; ++k) {
+      const double angle = t.data<float>()[b] * std::exp(-std::log(10000.0) * static_cast<double>(k) / 2);
+      CHECK(std::abs(y[7 * b + k] - std::cos(angle)) < 1e-4);
+      CHECK(std::abs(y[7 * b + 3 + k] - std::sin(angle)) < 1e-4);
+      CHECK((swapped[7 * b + k] == y[7 * b + 3 + k] && swapped[7 * b + 3 + k] == y[7 * b + k]));
+    }
+    CHECK(y[7 * b + 6] == 0);
+  }
+  CHECK_THROWS_AS(sinusoids(Tensor::zeros({2, 2}), 4, 2), Error);
+}
+
 TEST_CASE("elementwise ops on nothing") {
   const Tensor x = Tensor::empty({2, 0, 3});
   CHECK(add(x, Tensor::zeros({3})).shape() == x.shape());

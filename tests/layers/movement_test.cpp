@@ -131,6 +131,27 @@ TEST_CASE("gather_rows") {
   CHECK(gather_rows(Tensor::zeros({2, 3}), Tensor::zeros({0}, DType::i64)).shape() == Shape{0, 3});
 }
 
+TEST_CASE("gather_columns") {
+  Tensor index = Tensor::zeros({4}, DType::i32);
+  const std::int32_t columns[] = {4, 0, 0, 2};
+  std::copy_n(columns, 4, index.data<std::int32_t>());
+  const Tensor table = strided(counting({2, 5}, DType::f32));
+  CHECK(values(gather_columns(table, index)) == std::vector<float>{4, 0, 0, 2, 9, 5, 5, 7});
+  CHECK(gather_columns(table, Tensor::zeros({0}, DType::i32)).shape() == Shape{2, 0});
+  CHECK_THROWS_AS(gather_columns(table, Tensor::zeros({4}, DType::i64)), Error);
+  CHECK_THROWS_AS(gather_columns(table.to(DType::bf16), index), Error);
+  Tensor many = Tensor::zeros({9000}, DType::i32);
+  for (std::int32_t i = 0; i < 9000; ++i) many.data<std::int32_t>()[i] = 7 * i % 5;
+  const Tensor y = gather_columns(table, many);
+  CHECK(y.size(1) == 9000);
+  bool right = true;
+  for (std::int64_t r = 0; r < 2; ++r)
+    for (std::int64_t i = 0; i < 9000; ++i)
+      right = right && y.data<float>()[r * 9000 + i] == static_cast<float>(5 * r + 7 * i % 5);
+  CHECK(right);
+  check_threads([&] { return gather_columns(table, many); });
+}
+
 TEST_CASE("top_k: falling order, ties by the lower index, NaN first") {
   const float nan = std::nanf("");
   const Tensor x = Tensor::from(std::vector<float>{1, 3, 3, 2, 3, /**/ 0, nan, -1, nan, 5}, {2, 5});
