@@ -1,8 +1,5 @@
 #include <vitrine/pipelines/commands/benchmark_report.h>
 
-#include <fstream>
-#include <sstream>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
@@ -12,15 +9,6 @@
 namespace vitrine::command {
 
 double megabytes(std::int64_t bytes) { return 1e-6 * static_cast<double>(bytes); }
-
-std::int64_t available_bytes() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string line; std::getline(info, line);) {
-    std::int64_t kilobytes = 0;
-    if (line.starts_with("MemAvailable:") && std::istringstream(line.substr(13)) >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
-}
 
 namespace {
 
