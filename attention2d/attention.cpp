@@ -162,12 +162,7 @@ void run_flash(const Problem& p) {
   cpu::flash_attention(kIsa, f);
 }
 
-std::string can_run_cuda(const Problem& p) {
-  if (std::string reason = detail::is_elsewhere(DeviceType::cuda, p.q); !reason.empty()) return reason;
-  if (std::max(p.q.size(3), p.v.size(3)) > cpu::kFlashMaxDim)
-    return fmt::format("head_dim {} is above {}", p.q.size(3), cpu::kFlashMaxDim);
-  return {};
-}
+std::string can_run_cuda(const Problem& p) { return detail::lacks_gpu(p.q, p.v, cpu::kFlashMaxDim); }
 void run_cuda(const Problem& p) {
   cuda::attention_ops().attention(
       {p.q, p.k, p.v, p.scale, p.options.is_causal, p.options.bias, p.options.distance_bias, p.options.mask, p.out});

@@ -1,6 +1,8 @@
 // The choice between implementations of one mechanism: an ordered list, best first, the plain reference last.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,13 +28,20 @@ inline std::string lacks(cpu::Isa wanted) {
   return fmt::format("needs {}, {} is in force", cpu::name_of(wanted), cpu::name_of(cpu::isa()));
 }
 
-// The same for a kernel on the CPU, of a tensor of the problem.
-inline std::string lacks(cpu::Isa wanted, const Tensor& x) {
-  return x.device().type == DeviceType::cpu ? lacks(wanted) : std::string("the tensors are on a GPU");
-}
+// Why a kernel of this device cannot take the problem's tensors; empty: it can.
 inline std::string is_elsewhere(DeviceType wanted, const Tensor& x) {
   if (x.device().type == wanted) return {};
   return wanted == DeviceType::cpu ? "the tensors are on a GPU" : "the tensors are on the CPU";
+}
+inline std::string lacks(cpu::Isa wanted, const Tensor& x) {
+  const std::string reason = is_elsewhere(DeviceType::cpu, x);
+  return reason.empty() ? lacks(wanted) : reason;
+}
+// The same for a kernel on a GPU that takes heads of up to `most` channels.
+inline std::string lacks_gpu(const Tensor& q, const Tensor& v, std::int64_t most) {
+  const std::string reason = is_elsewhere(DeviceType::cuda, q);
+  const std::int64_t widest = std::max(q.size(-1), v.size(-1));
+  return reason.empty() && widest > most ? fmt::format("head_dim {} is above {}", widest, most) : reason;
 }
 
 // `impl` is a candidate's name, or the part of names before "_TARGET" ("flash" for "flash_avx2"); empty: any.

@@ -309,12 +309,7 @@ void run_flash(const Problem& p) {
   cpu::flash_attention(kIsa, f);
 }
 
-std::string can_run_cuda(const Problem& p) {
-  if (std::string reason = detail::is_elsewhere(DeviceType::cuda, p.q); !reason.empty()) return reason;
-  if (const std::int64_t widest = std::max(p.q.size(3), p.v.size(3)); widest > cpu::kFlashMaxDim)
-    return fmt::format("head_dim {} is above {}", widest, cpu::kFlashMaxDim);
-  return {};
-}
+std::string can_run_cuda(const Problem& p) { return detail::lacks_gpu(p.q, p.v, cpu::kFlashMaxDim); }
 void run_cuda(const Problem& p) { cuda::attention_ops().grouped_attention({p.q, p.k, p.v, p.scale, p.options, p.out}); }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {

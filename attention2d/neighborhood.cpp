@@ -404,11 +404,8 @@ Tensor joint_neighborhood_attention(const Tensor& q, const Tensor& k, const Tens
   }
   const Tensor of_image = neighborhood_attention(image(q), image(k), image(v), options).flatten(1, 2);
   if (text_length == 0) return of_image;
-  Tensor out = Tensor::empty({q.size(0), L, q.size(2), v.size(3)}, q.dtype(), q.device());
-  Tensor to_text = text(out), to_image = out.slice(1, text_length, L);
-  copy_(to_text, attention(text(q), k, v, {.scale = options.scale}));
-  copy_(to_image, of_image);
-  return out;
+  const Tensor parts[] = {attention(text(q), k, v, {.scale = options.scale}), of_image};
+  return concat(parts, 1);
 }
 
 NeighborhoodAttention::NeighborhoodAttention(const Weights& w, const NeighborhoodAttentionConfig& c,

@@ -12,6 +12,7 @@
 #include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/grouped.h>
 #include <vitrine/attention2d/heads.h>
+#include <vitrine/attention2d/key_axis.h>
 #include <vitrine/attention2d/partition.h>
 #include <vitrine/layers/ops.h>
 
@@ -20,13 +21,6 @@ namespace vitrine {
 namespace {
 
 using Size = std::array<std::int64_t, 2>;
-
-// Where one axis of a window's keys begins, and their distance. Offsets are in halves of the map over its whole windows.
-std::pair<float, float> keys_on_axis(std::int64_t window, std::int64_t size, std::int64_t length, float scale, float offset) {
-  const float half = 0.5f * static_cast<float>(size - 1), centre = static_cast<float>(window * size) + half;
-  const float padded = static_cast<float>((length + size - 1) / size * size), step = 1 + scale;
-  return {centre - half * step + offset / static_cast<float>(length / size) * (padded - 1) / 2, step};
-}
 
 // f32 [B, windows, heads, 4] of offsets and scales [B, windows, heads 2].
 Tensor boxes_of(const Tensor& offset, const Tensor& scale, std::int64_t heads, const Size& map, const Size& size) {
@@ -39,8 +33,8 @@ Tensor boxes_of(const Tensor& offset, const Tensor& scale, std::int64_t heads, c
   for (std::int64_t i = 0; i < B * windows * heads; ++i) {
     const std::int64_t window = i / heads % windows;
     const float *o = offset.data<float>() + 2 * i, *s = scale.data<float>() + 2 * i;  // (x, y)
-    const auto [top, row_step] = keys_on_axis(window / columns, size[0], map[0], s[1], o[1]);
-    const auto [left, column_step] = keys_on_axis(window % columns, size[1], map[1], s[0], o[0]);
+    const auto [top, row_step] = detail::keys_on_axis(window / columns, size[0], map[0], s[1], o[1]);
+    const auto [left, column_step] = detail::keys_on_axis(window % columns, size[1], map[1], s[0], o[0]);
     std::ranges::copy(std::array{top, left, row_step, column_step}, boxes.data<float>() + 4 * i);
   }
   return boxes;

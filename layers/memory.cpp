@@ -10,6 +10,7 @@
 #include <new>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -153,13 +154,21 @@ std::shared_ptr<void> allocate_untouched(std::size_t bytes) {
   return block;
 }
 
-std::int64_t peak_resident_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
+namespace {
+
+// A field of a file of "NAME:  N kB" lines; 0 where it is not there.
+std::int64_t bytes_in(const char* path, std::string_view field) {
+  std::ifstream lines(path);
+  for (std::string line; std::getline(lines, line);) {
     std::int64_t kilobytes = 0;
-    if (line.starts_with("VmHWM:") && std::istringstream(line.substr(6)) >> kilobytes) return kilobytes * 1024;
+    if (line.starts_with(field) && std::istringstream(line.substr(field.size())) >> kilobytes) return kilobytes * 1024;
   }
   return 0;
 }
+
+}  // namespace
+
+std::int64_t peak_resident_bytes() { return bytes_in("/proc/self/status", "VmHWM:"); }
+std::int64_t available_bytes() { return bytes_in("/proc/meminfo", "MemAvailable:"); }
 
 }  // namespace vitrine

@@ -18,6 +18,7 @@ struct MemoryStats {
 VITRINE_API MemoryStats memory_stats();
 VITRINE_API void reset_peak_memory();
 VITRINE_API std::int64_t peak_resident_bytes();  // the most that the process held; 0 where the system does not say
+VITRINE_API std::int64_t available_bytes();      // that the system can still give; 0 where it does not say
 VITRINE_API void release_cached_memory();        // gives kept blocks back to the system
 
 // A block of at least `bytes` bytes, 64-byte aligned; goes back to the cache with its last owner.

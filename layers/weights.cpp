@@ -53,7 +53,6 @@ struct Weights::State {
   };
 
   std::shared_ptr<const WeightSource> source;
-  WeightsOptions options;
 
   std::mutex mutex;  // guards what follows
   std::set<std::string, std::less<>> used, missing, with_nan;
@@ -62,10 +61,9 @@ struct Weights::State {
 };
 
 Weights::Weights(std::shared_ptr<const WeightSource> source, WeightsOptions options)
-    : state_(std::make_shared<State>()), dtype_(options.dtype) {
+    : state_(std::make_shared<State>()), options_(options) {
   if (!source) throw Error("Weights: there is no source");
   state_->source = std::move(source);
-  state_->options = options;
 }
 
 std::string Weights::full(std::string_view name) const {
@@ -83,16 +81,10 @@ Weights Weights::operator/(std::int64_t index) const { return *this / std::strin
 
 Weights Weights::in(DType dtype) const {
   Weights other = *this;
-  other.dtype_ = dtype;
+  other.options_.dtype = dtype;
   return other;
 }
 
-Device Weights::device() const { return state_->options.device; }
-WeightsOptions Weights::options() const {
-  WeightsOptions here = state_->options;
-  here.dtype = dtype_;
-  return here;
-}
 const WeightSource& Weights::source() const { return *state_->source; }
 std::shared_ptr<const WeightSource> Weights::shared_source() const { return state_->source; }
 void Weights::replace_source(std::shared_ptr<const WeightSource> source) const { state_->source = std::move(source); }

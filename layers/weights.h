@@ -57,9 +57,9 @@ class VITRINE_API Weights {
   // The same place for layers that compute in `dtype`, whatever the others do: they convert what comes and goes.
   Weights in(DType dtype) const;
   const std::string& path() const { return path_; }  // "blocks.3.attn"
-  DType dtype() const { return dtype_; }
-  Device device() const;
-  WeightsOptions options() const;
+  DType dtype() const { return options_.dtype; }
+  Device device() const { return options_.device; }
+  const WeightsOptions& options() const { return options_; }
   const WeightSource& source() const;
   // For a source under other names: all cursors of this tree read from `source` from here on. Before anything is read.
   std::shared_ptr<const WeightSource> shared_source() const;
@@ -90,7 +90,7 @@ class VITRINE_API Weights {
   struct State;
   std::shared_ptr<State> state_;
   std::string path_;
-  DType dtype_;
+  WeightsOptions options_;
 
   std::string full(std::string_view name) const;
 };

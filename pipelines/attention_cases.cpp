@@ -166,28 +166,25 @@ Tensor projection(const CaseText& c, const std::vector<std::int64_t>& tokens, st
   return all.view(shape).to(c.device());
 }
 
-AttentionProblem make_sdpa(CaseText& c) {
+// An operator on given q, k and v of a line of tokens.
+template <typename Attend>
+AttentionProblem on_given_tokens(CaseText& c, const Attend& attend) {
   const std::int64_t h = c.count("h"), n = c.count("n"), d = c.count("d");
   c.finish(0);
   const Tensor qkv = projection(c, {n}, h, d);
-  return {
-      .run =
-          [=](std::string_view impl) { return attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), {.impl = impl}); },
-      .takes_impl = true,
-      .tokens = {n}};
+  return {.run = [=](std::string_view impl) { return attend(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), impl); },
+          .takes_impl = true,
+          .tokens = {n}};
 }
 
-// Linear attention as LinFusion has it, on given q, k, v.
-AttentionProblem make_elu(CaseText& c) {
-  const std::int64_t h = c.count("h"), n = c.count("n"), d = c.count("d");
-  c.finish(0);
-  const Tensor qkv = projection(c, {n}, h, d);
-  return {
-      .run =
-          [=](std::string_view impl) { return linfusion_attention(qkv.select(2, 0), qkv.select(2, 1), qkv.select(2, 2), impl); },
-      .takes_impl = true,
-      .tokens = {n}};
+AttentionProblem make_sdpa(CaseText& c) {
+  return on_given_tokens(c, [](const Tensor& q, const Tensor& k, const Tensor& v, std::string_view impl) {
+    return attention(q, k, v, {.impl = impl});
+  });
 }
+
+// Linear attention as LinFusion has it.
+AttentionProblem make_elu(CaseText& c) { return on_given_tokens(c, linfusion_attention); }
 
 template <int kAxes>
 AttentionProblem make_neighborhood(CaseText& c) {

@@ -89,10 +89,6 @@ View view_of(const Tensor& t) {
 }
 // Of a broadcast axis: 0.
 std::int64_t step(const Tensor& t, int axis) { return t.defined() && t.size(axis) > 1 ? t.stride(axis) : 0; }
-template <typename T>
-const T* data_or_null(const Tensor& t) {
-  return t.defined() ? data_of<T>(t) : nullptr;
-}
 void set_padding(const Tensor& pad, const void*& row, std::int64_t& head, View& view) {
   if (!pad.defined()) return;
   row = pad.raw();
@@ -143,7 +139,7 @@ namespace ops {
 void attention(const AttentionArgs& a) {
   flash::Problem p = flash::problem_of("attention", a.q, a.k, a.v, a.scale, a.out);
   p.is_causal = a.is_causal;
-  p.bias = flash::data_or_null<float>(a.bias);
+  p.bias = data_or_null<float>(a.bias);
   p.bias_image = flash::step(a.bias, 0);
   p.bias_head = flash::step(a.bias, 1);
   p.bias_row = flash::step(a.bias, 2);
@@ -152,7 +148,7 @@ void attention(const AttentionArgs& a) {
     p.bias_head = a.distance_bias.stride(0);
     p.bias_row = -1;
   }
-  p.mask = flash::data_or_null<std::uint8_t>(a.mask);
+  p.mask = data_or_null<std::uint8_t>(a.mask);
   p.mask_image = flash::step(a.mask, 0);
   p.mask_head = flash::step(a.mask, 1);
   p.mask_row = flash::step(a.mask, 2);
@@ -184,14 +180,14 @@ void grouped_attention(const GroupedArgs& a) {
     p.bias_head = flash::step(o.bias, 1);
     p.bias_row = o.bias.stride(2);
     p.bias_pattern = o.bias.stride(0);
-    p.pattern = flash::data_or_null<std::int32_t>(o.pattern);
+    p.pattern = data_or_null<std::int32_t>(o.pattern);
   }
   if (o.row_bias.defined()) {
     p.row_bias = flash::axis_bias(o.row_bias);
     p.column_bias = flash::axis_bias(o.column_bias);
     p.columns = static_cast<int>(o.column_bias.size(3));
   }
-  p.head_scale = flash::data_or_null<float>(o.head_scale);
+  p.head_scale = data_or_null<float>(o.head_scale);
   p.is_cosine = o.is_cosine;
   flash::run(p, a.q);
 }

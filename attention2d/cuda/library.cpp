@@ -6,7 +6,4 @@ namespace {
 constexpr vitrine::cuda::AttentionOps kAttention{VITRINE_CUDA_ALL_ATTENTION};
 }
 
-extern "C" VITRINE_API const vitrine::cuda::AttentionOps* vitrine_cuda_attention() {
-  using namespace vitrine::cuda;
-  return &kAttention;
-}
+extern "C" VITRINE_API const vitrine::cuda::AttentionOps* vitrine_cuda_attention() { return &kAttention; }

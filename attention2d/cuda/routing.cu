@@ -60,18 +60,7 @@ void region_means(const RegionMeansArgs& a) {
 
 void products(const Tensor& a, const Tensor& b, Tensor& y) {
   const std::int64_t rows = a.size(0), columns = b.size(0), channels = a.size(1);
-  const Output o{.rows = rows,
-                 .columns = columns,
-                 .y_stride = y.stride(0),
-                 .residual_stride = 0,
-                 .bias = nullptr,
-                 .activation = Activation::none,
-                 .activate_sum = false,
-                 .gate = nullptr,
-                 .gate_rows = 1,
-                 .gate_stride = 0,
-                 .first_row = 0,
-                 .has_residual = false};
+  const Output o{.rows = rows, .columns = columns, .y_stride = y.stride(0)};
   const MatrixRows<float> x{data_of<float>(a), rows, a.stride(0), channels, false};
   const MatrixRows<float> w{data_of<float>(b), columns, b.stride(0), channels, false};
   gemm<float>("products", a, x, w, channels, o, 1, static_cast<const float*>(nullptr), data_of<float>(y));

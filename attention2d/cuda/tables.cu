@@ -1,6 +1,7 @@
 // What mechanisms make of activations for the attention kernel: halo attention's biases, the boxes of varied-size windows, the
 // gates of mixtures of heads. A thread an element or row; all are small beside the attention.
 #include <vitrine/attention2d/cuda/ops.h>
+#include <vitrine/attention2d/key_axis.h>
 #include <vitrine/layers/cuda/launch.h>
 
 namespace vitrine::cuda {
@@ -31,16 +32,6 @@ void halo_bias_kernel(std::int64_t n, HaloQueries s, std::int64_t win, bool is_o
   bias[at] = sum;
 }
 
-// One axis of window attention's keys, as varied_window.cpp has it.
-struct KeyAxis {
-  float first, step;
-};
-VITRINE_DEVICE KeyAxis keys_on_axis(std::int64_t window, std::int64_t size, std::int64_t length, float scale, float offset) {
-  const float half = 0.5f * static_cast<float>(size - 1), centre = static_cast<float>(window * size) + half;
-  const float padded = static_cast<float>((length + size - 1) / size * size), step = 1 + scale;
-  return {centre - half * step + offset / static_cast<float>(length / size) * (padded - 1) / 2, step};
-}
-
 VITRINE_KERNEL(kThreads)
 void window_boxes_kernel(std::int64_t n, std::int64_t windows, std::int64_t heads, std::int64_t height, std::int64_t width,
                          std::int64_t window_height, std::int64_t window_width, const float* offset, const float* scale,
@@ -48,8 +39,8 @@ void window_boxes_kernel(std::int64_t n, std::int64_t windows, std::int64_t head
   const std::int64_t i = std::int64_t{block_index().x} * block_size() + thread_index();
   if (i >= n) return;
   const std::int64_t window = i / heads % windows, columns = (width + window_width - 1) / window_width;
-  const KeyAxis rows = keys_on_axis(window / columns, window_height, height, scale[2 * i + 1], offset[2 * i + 1]);
-  const KeyAxis across = keys_on_axis(window % columns, window_width, width, scale[2 * i], offset[2 * i]);
+  const detail::KeyAxis rows = detail::keys_on_axis(window / columns, window_height, height, scale[2 * i + 1], offset[2 * i + 1]);
+  const detail::KeyAxis across = detail::keys_on_axis(window % columns, window_width, width, scale[2 * i], offset[2 * i]);
   boxes[4 * i] = rows.first;
   boxes[4 * i + 1] = across.first;
   boxes[4 * i + 2] = rows.step;
@@ -101,8 +92,7 @@ void window_boxes(const WindowBoxesArgs& a) {
 void head_gates(std::int64_t shared, const Tensor& choice, const Tensor& groups, Tensor& gates) {
   const std::int64_t n = gates.size(0), chosen = choice.defined() ? choice.size(1) : 0;
   launch({.op = "head_gates", .x = gates, .grid = blocks_for(n, kThreads), .threads = kThreads}, head_gates_kernel, n, shared,
-         gates.size(1) - shared, chosen, choice.defined() ? data_of<std::int64_t>(choice) : nullptr,
-         groups.defined() ? data_of<float>(groups) : nullptr, data_of<float>(gates));
+         gates.size(1) - shared, chosen, data_or_null<std::int64_t>(choice), data_or_null<float>(groups), data_of<float>(gates));
 }
 
 }  // namespace ops

@@ -41,10 +41,14 @@ class TiledLinear final : public PackedLinear {
     steps_ = ceil_div(in_, values);
     // Blocks read a little ahead of what they multiply.
     weight_ = allocate(static_cast<std::size_t>(steps_ * columns * (int8_ ? values : 4)));
-    bias_ = zeros(columns);
+    // One block for both: small layers would lose a good part of what int8 saves to a second one.
+    const std::int64_t floats = int8_ ? 2 * columns : columns;
+    bias_ = std::static_pointer_cast<float>(allocate(static_cast<std::size_t>(floats) * sizeof(float)));
+    std::fill_n(bias_.get(), floats, 0.0f);
+    if (int8_) scale_ = bias_.get() + columns;
     if (bias.defined()) std::memcpy(bias_.get(), bias.data<float>(), static_cast<std::size_t>(out_) * sizeof(float));
     const float* from = weight.data<float>();
-    if (int8_) find_scales(from, columns);
+    if (int8_) find_scales(from);
     parallel_for(panels_, 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t p = begin; p < end; ++p) {
         if (int8_)
@@ -67,7 +71,7 @@ class TiledLinear final : public PackedLinear {
                             .x_stride = call.x_stride * static_cast<std::int64_t>(size_of(dtype_)),
                             .weight = weight_.get(),
                             .bias = bias_.get(),
-                            .scale = scale_.get(),
+                            .scale = scale_,
                             .y = call.y,
                             .residual = call.residual,
                             .y_stride = call.y_stride,
@@ -99,17 +103,10 @@ class TiledLinear final : public PackedLinear {
   }
 
  private:
-  static std::shared_ptr<float> zeros(std::int64_t count) {
-    auto values = std::static_pointer_cast<float>(allocate(static_cast<std::size_t>(count) * sizeof(float)));
-    std::fill_n(values.get(), count, 0.0f);
-    return values;
-  }
-
   // A column's largest weight becomes 127, and its sums start from bias / scale. A column with a weight that is not finite gives
   // NaN.
-  void find_scales(const float* from, std::int64_t columns) {
+  void find_scales(const float* from) {
     constexpr float kLeast = 1e-30f;  // bias / scale stays finite
-    scale_ = zeros(columns);
     parallel_for(out_, 64, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t c = begin; c < end; ++c) {
         std::uint32_t largest = 0;  // of magnitudes as bits, which are ordered alike
@@ -119,7 +116,7 @@ class TiledLinear final : public PackedLinear {
         float scale = std::max(most / 127, kLeast);
         if (most == 0) scale = 1;
         if (!std::isfinite(most)) scale = std::numeric_limits<float>::quiet_NaN();
-        scale_.get()[c] = scale;
+        scale_[c] = scale;
         bias_.get()[c] /= scale;
       }
     });
@@ -128,7 +125,7 @@ class TiledLinear final : public PackedLinear {
   template <typename T>
   T stored(float value, std::int64_t column) const {
     if constexpr (std::is_same_v<T, std::int8_t>) {
-      const float steps = value / scale_.get()[column];
+      const float steps = value / scale_[column];
       return std::isnan(steps) ? T{0} : static_cast<T>(steps + (steps < 0 ? -0.5f : 0.5f));
     } else {
       return T(value);
@@ -184,7 +181,8 @@ class TiledLinear final : public PackedLinear {
   bool int8_;
   std::int64_t in_, out_, vectors_, panels_, steps_ = 0;
   std::shared_ptr<void> weight_;
-  std::shared_ptr<float> bias_, scale_;
+  std::shared_ptr<float> bias_;
+  float* scale_ = nullptr;  // of int8, behind the bias
 };
 
 }  // namespace

@@ -100,4 +100,4 @@ inline bool is_on_gpu(const Tensor& x) { return x.device().type == DeviceType::c
 
 }  // namespace vitrine::cuda
 
-// Its one symbol: const vitrine::cuda::Backend* vitrine_cuda_backend().
+// Its symbol: const vitrine::cuda::Backend* vitrine_cuda_backend().

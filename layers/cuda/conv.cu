@@ -73,13 +73,9 @@ class OwnConv final : public detail::PackedConv {
                    .columns = is_depthwise_ ? shape_.out : out,
                    .y_stride = call.y_strides.column,
                    .residual_stride = call.residual_strides.column,
-                   .bias = bias_.defined() ? data_of<float>(bias_) : nullptr,
+                   .bias = data_or_null<float>(bias_),
                    .activation = call.activation,
                    .activate_sum = call.activate_sum,
-                   .gate = nullptr,
-                   .gate_rows = 1,
-                   .gate_stride = 0,
-                   .first_row = 0,
                    .has_residual = call.residual != nullptr};
     if (!is_depthwise_ && (!is_contiguous(call.y_strides, call.out_height, call.out_width, shape_.out) ||
                            (call.residual && !is_contiguous(call.residual_strides, call.out_height, call.out_width, shape_.out))))

@@ -6,7 +6,7 @@
 //     const std::int64_t i = std::int64_t{block_index().x} * block_size() + thread_index();
 //     if (i < n) x[i] += 1;
 //   }
-//   launch({.op = "add_one", .grid = {blocks(n, 256)}, .threads = 256}, add_one, x, n);   // layers/cuda/launch.h
+//   launch({.op = "add_one", .x = t, .grid = blocks_for(n, 256), .threads = 256}, add_one, x, n);   // layers/cuda/launch.h
 //
 // Blocks are one-dimensional; a warp is 32 threads, and all of a warp's threads take part in an exchange, as with the full mask.
 #pragma once

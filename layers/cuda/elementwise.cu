@@ -87,16 +87,17 @@ VITRINE_DEVICE bool group_at(const Rows<kOperands>& r, std::int64_t (&at)[kOpera
   return true;
 }
 
+// y = a + b or act(a) b
 template <typename A, typename B>
 VITRINE_KERNEL(kThreads)
-void binary_kernel(Rows<3> r, Binary kind, const A* a, const B* b, A* y) {
+void binary_kernel(Rows<3> r, Binary kind, Activation activation, const A* a, const B* b, A* y) {
   std::int64_t at[3], column;
   int n;
   if (!group_at(r, at, &column, &n)) return;
   float u[kWidth], v[kWidth];
   load(u, a + at[0], r.inner[0], n, r.is_aligned);
   load(v, b + at[1], r.inner[1], n, r.is_aligned);
-  for (int i = 0; i < kWidth; ++i) u[i] = kind == Binary::add ? u[i] + v[i] : u[i] * v[i];
+  for (int i = 0; i < kWidth; ++i) u[i] = kind == Binary::add ? u[i] + v[i] : activated(u[i], activation) * v[i];
   store(y + at[2], u, n, r.is_aligned);
 }
 
@@ -131,19 +132,6 @@ void unary_kernel(Rows<2> r, float scale, float shift, Activation activation, co
   load(v, x + at[0], r.inner[0], n, r.is_aligned);
   for (int i = 0; i < kWidth; ++i) v[i] = activated(scale * v[i] + shift, activation);
   store(y + at[1], v, n, r.is_aligned);
-}
-
-template <typename T>
-VITRINE_KERNEL(kThreads)
-void gated_kernel(Rows<3> r, Activation activation, const T* gate, const T* value, T* y) {
-  std::int64_t at[3], column;
-  int n;
-  if (!group_at(r, at, &column, &n)) return;
-  float g[kWidth], v[kWidth];
-  load(g, gate + at[0], r.inner[0], n, r.is_aligned);
-  load(v, value + at[1], r.inner[1], n, r.is_aligned);
-  for (int i = 0; i < kWidth; ++i) v[i] *= activated(g[i], activation);
-  store(y + at[2], v, n, r.is_aligned);
 }
 
 struct SinusoidArgs {
@@ -193,6 +181,20 @@ void rotary_kernel(RotaryArgs p, T* x, const float* sin, const float* cos) {
   head[second] = from_float<T>(v * c[second] + u * s[second]);
 }
 
+void combine(const char* op, Binary kind, Activation activation, const Tensor& a, const Tensor& b, const Shape& b_strides,
+             Tensor& y) {
+  const Rows<3> r = rows_of<3>(a.shape(), {a.strides(), b_strides, y.strides()}, {a.raw(), b.raw(), y.raw()},
+                               {detail::bytes_of(a), detail::bytes_of(b), detail::bytes_of(y)});
+  with_float_type(a.dtype(), [&](auto a_type) {
+    with_float_type(b.dtype(), [&](auto b_type) {
+      using A = decltype(a_type);
+      using B = decltype(b_type);
+      launch({.op = op, .x = a, .grid = blocks_for(r.rows * r.groups(), kThreads), .threads = kThreads}, binary_kernel<A, B>, r,
+             kind, activation, data_of<A>(a), data_of<B>(b), data_of<A>(y));
+    });
+  });
+}
+
 void unary(const char* op, const Tensor& x, float scale, float shift, Activation activation, Tensor& y) {
   const Rows<2> r =
       rows_of<2>(x.shape(), {x.strides(), y.strides()}, {x.raw(), y.raw()}, {detail::bytes_of(x), detail::bytes_of(y)});
@@ -219,16 +221,7 @@ void pointwise(const char* op, const Tensor& x, const F& f, Tensor& y) {
 namespace ops {
 
 void binary(Binary kind, const Tensor& a, const Tensor& b, const Shape& b_strides, Tensor& y) {
-  const Rows<3> r = rows_of<3>(a.shape(), {a.strides(), b_strides, y.strides()}, {a.raw(), b.raw(), y.raw()},
-                               {detail::bytes_of(a), detail::bytes_of(b), detail::bytes_of(y)});
-  with_float_type(a.dtype(), [&](auto a_type) {
-    with_float_type(b.dtype(), [&](auto b_type) {
-      using A = decltype(a_type);
-      using B = decltype(b_type);
-      launch({.op = "binary", .x = a, .grid = blocks_for(r.rows * r.groups(), kThreads), .threads = kThreads},
-             binary_kernel<A, B>, r, kind, data_of<A>(a), data_of<B>(b), data_of<A>(y));
-    });
-  });
+  combine("binary", kind, Activation::none, a, b, b_strides, y);
 }
 
 void affine(const Tensor& x, float scale, float shift, Tensor& y) { unary("affine", x, scale, shift, Activation::none, y); }
@@ -244,14 +237,7 @@ void sinusoids(const Tensor& t, float log_base, float divisor, bool cosines_firs
 }
 
 void gated_activation(const Tensor& gate, const Tensor& value, Activation activation, Tensor& y) {
-  const std::int64_t bytes = detail::bytes_of(y);
-  const Rows<3> r = rows_of<3>(gate.shape(), {gate.strides(), value.strides(), y.strides()}, {gate.raw(), value.raw(), y.raw()},
-                               {bytes, bytes, bytes});
-  with_float_type(y.dtype(), [&](auto type) {
-    using T = decltype(type);
-    launch({.op = "gated_activation", .x = gate, .grid = blocks_for(r.rows * r.groups(), kThreads), .threads = kThreads},
-           gated_kernel<T>, r, activation, data_of<T>(gate), data_of<T>(value), data_of<T>(y));
-  });
+  combine("gated_activation", Binary::multiply, activation, gate, value, value.strides(), y);
 }
 
 void rotary(Tensor& x, const Tensor& sin, const Tensor& cos, RotaryLayout layout) {

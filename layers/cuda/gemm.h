@@ -23,13 +23,13 @@ inline constexpr int kGemmThreads = 256;
 
 struct Output {
   std::int64_t rows, columns;  // of y, in a group
-  std::int64_t y_stride, residual_stride;
-  const float* bias;  // [groups x columns] or null
-  Activation activation;
-  bool activate_sum;
-  const float* gate;  // by image, or null
-  std::int64_t gate_rows, gate_stride, first_row;
-  bool has_residual;
+  std::int64_t y_stride, residual_stride = 0;
+  const float* bias = nullptr;  // [groups x columns]
+  Activation activation = Activation::none;
+  bool activate_sum = false;
+  const float* gate = nullptr;  // by image
+  std::int64_t gate_rows = 1, gate_stride = 0, first_row = 0;
+  bool has_residual = false;
 };
 
 // Rows of a matrix.

@@ -95,5 +95,9 @@ template <typename T>
 const T* data_of(const Tensor& t) {
   return static_cast<const T*>(t.raw());
 }
+template <typename T>
+const T* data_or_null(const Tensor& t) {
+  return t.defined() ? data_of<T>(t) : nullptr;
+}
 
 }  // namespace vitrine::cuda

@@ -11,7 +11,7 @@ Output output_of(const Tensor& weight, const Tensor& bias, const detail::LinearC
           .columns = weight.size(0),
           .y_stride = call.y_stride,
           .residual_stride = call.y_stride,
-          .bias = bias.defined() ? data_of<float>(bias) : nullptr,
+          .bias = data_or_null<float>(bias),
           .activation = call.activation,
           .activate_sum = call.activate_sum,
           .gate = call.gate,

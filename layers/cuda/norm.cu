@@ -241,8 +241,6 @@ Partials column_partials(const char* op, const Tensor& x, bool raw) {
   return partials;
 }
 
-const float* floats_or_null(const Tensor& t) { return t.defined() ? data_of<float>(t) : nullptr; }
-
 void column_affine(const char* op, const Tensor& x, const Tensor& gain, const Tensor& offset, Activation activation, Tensor& y) {
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
@@ -265,8 +263,8 @@ void modulated_layer_norm(const Tensor& x, const Tensor& weight, const Tensor& b
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     launch({.op = "modulated_layer_norm", .x = x, .grid = blocks_for(args.rows, kWarps), .threads = kThreads}, row_norm_kernel<T>,
-           args, RowNorm::layer_norm, eps, floats_or_null(weight), floats_or_null(bias),
-           Modulation{floats_or_null(scale), floats_or_null(shift), rows_of_image}, data_of<T>(x), data_of<T>(y));
+           args, RowNorm::layer_norm, eps, data_or_null<float>(weight), data_or_null<float>(bias),
+           Modulation{data_or_null<float>(scale), data_or_null<float>(shift), rows_of_image}, data_of<T>(x), data_of<T>(y));
   });
 }
 
@@ -275,7 +273,7 @@ void row_norm(RowNorm kind, const Tensor& x, const Tensor& weight, const Tensor&
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
     launch({.op = "row_norm", .x = x, .grid = blocks_for(args.rows, kWarps), .threads = kThreads}, row_norm_kernel<T>, args, kind,
-           eps, floats_or_null(weight), floats_or_null(bias), Modulation{}, data_of<T>(x), data_of<T>(y));
+           eps, data_or_null<float>(weight), data_or_null<float>(bias), Modulation{}, data_of<T>(x), data_of<T>(y));
   });
 }
 
@@ -303,11 +301,12 @@ void group_norm(const Tensor& x, const GroupNormArgs& args, Tensor& y) {
   const std::int64_t B = x.size(0), P = x.size(1), C = x.size(2);
   const Partials partials = column_partials("group_norm", x, false);
   Tensor gain = Tensor::empty({B, C}, DType::f32, x.device()), offset = Tensor::empty({B, C}, DType::f32, x.device());
-  launch({.op = "group_norm", .x = x, .grid = args.groups, .grid_y = B, .threads = kColumnThreads, .shared_bytes = kSumBytes},
-         group_gain_kernel,
-         GroupArgs{P, C, partials.chunks, args.groups, args.eps, data_of<float>(partials.means), data_of<float>(partials.squares),
-                   floats_or_null(args.weight), floats_or_null(args.bias), floats_or_null(args.add), floats_or_null(args.scale),
-                   floats_or_null(args.shift), data_of<float>(gain), data_of<float>(offset)});
+  launch(
+      {.op = "group_norm", .x = x, .grid = args.groups, .grid_y = B, .threads = kColumnThreads, .shared_bytes = kSumBytes},
+      group_gain_kernel,
+      GroupArgs{P, C, partials.chunks, args.groups, args.eps, data_of<float>(partials.means), data_of<float>(partials.squares),
+                data_or_null<float>(args.weight), data_or_null<float>(args.bias), data_or_null<float>(args.add),
+                data_or_null<float>(args.scale), data_or_null<float>(args.shift), data_of<float>(gain), data_of<float>(offset)});
   column_affine("group_norm", x, gain, offset, args.activation, y);
 }
 

@@ -187,7 +187,6 @@ CudaDevices devices() {
   for (int i = 0; i < std::min(count, kMostDevices); ++i) {
     cudaDeviceProp properties;
     if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
-    // A build has code for its architectures; what it lacks is found out here, not at the first launch.
     found.devices.push_back(
         {properties.name, static_cast<std::int64_t>(properties.totalGlobalMem), properties.major, properties.minor});
   }

@@ -1,9 +1,7 @@
 // vitrine benchmark: how fast models and attention layers run on this machine.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -13,12 +11,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include <vitrine/backbones/denoiser.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/devices.h>
 #include <vitrine/layers/file.h>
+#include <vitrine/layers/memory.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/attention_cases.h>
 #include <vitrine/pipelines/benchmark.h>

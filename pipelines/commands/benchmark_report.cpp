@@ -1,26 +1,15 @@
 #include <vitrine/pipelines/commands/benchmark_report.h>
 
-#include <fstream>
-#include <sstream>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 
 namespace vitrine::command {
 
 double megabytes(std::int64_t bytes) { return 1e-6 * static_cast<double>(bytes); }
-
-std::int64_t available_bytes() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string line; std::getline(info, line);) {
-    std::int64_t kilobytes = 0;
-    if (line.starts_with("MemAvailable:") && std::istringstream(line.substr(13)) >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
-}
 
 namespace {
 
@@ -30,7 +19,8 @@ nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
     json[row.of_latents ? "latent_size" : "img_size"] = {row.height, row.width};
   else
     json["tokens"] = row.tokens;
-  json.update({{"threads", row.threads},
+  json.update({{"device", row.device},
+               {"threads", row.threads},
                {"version", VITRINE_VERSION},
                {"median_ms", row.median_ms},
                {"min_ms", row.min_ms},
@@ -58,9 +48,11 @@ Report::Report(Console& console, DType dtype)
       peak_(measure_gemm_gflops(dtype)),
       table_{{"name", "size", "batch", "median ms", "min", "p90", "images/s", "GFLOP/s", "of GEMM", "parameters MB",
               "activations MB"}} {
+  const Device device = Context::current().device();
   if (!console.options().json)
-    console.print(
-        fmt::format("{} threads, {}, matrix product {:.0f} GFLOP/s", Context::current().threads(), name_of(dtype), peak_));
+    console.print(fmt::format("{}{} threads, {}, matrix product {:.0f} GFLOP/s",
+                              device == Device{} ? "" : describe_device(device) + ", ", Context::current().threads(),
+                              name_of(dtype), peak_));
 }
 
 void Report::add(const BenchmarkRow& row) {

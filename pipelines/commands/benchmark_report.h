@@ -12,7 +12,6 @@
 namespace vitrine::command {
 
 double megabytes(std::int64_t bytes);
-std::int64_t available_bytes();  // that can still be had; 0 where it is not known
 
 class Report {
  public:

@@ -10,6 +10,7 @@
 
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/file.h>
+#include <vitrine/layers/memory.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/plot.h>
 
@@ -265,8 +266,7 @@ int run_flux_growth(Console& console, const FluxGrowthOptions& options, Benchmar
   add(*measured.front().first, measured.front().second, false);
   plot.note = fmt::format(
       "extrapolated where a pass would take more than {:g} s or not fit into memory:\nfull attention's time by tokens and pairs "
-      "of "
-      "tokens, the rest by tokens",
+      "of tokens, the rest by tokens",
       options.most_seconds);
   std::string ratios;
   for (const auto& [part, curves] : measured) {

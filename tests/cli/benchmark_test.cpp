@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include <catch.h>
 #include <nlohmann/json.hpp>
@@ -25,6 +26,15 @@ std::string read(const std::filesystem::path& path) {
   std::ostringstream text;
   text << in.rdbuf();
   return text.str();
+}
+
+// A wrong command line: one line on stderr, with `part` in it, and exit code 2.
+void check_usage(const std::vector<std::string>& arguments, const std::string& part) {
+  const RunResult wrong = run_vitrine(arguments);
+  INFO(wrong.err);
+  CHECK(wrong.code == 2);
+  CHECK(wrong.error_lines() == 1);
+  CHECK(contains(wrong.err, part));
 }
 
 }  // namespace
@@ -121,19 +131,12 @@ TEST_CASE("the chart of attention by map size") {
   CHECK(contains(svg, ">256</text>"));
   std::filesystem::remove_all(folder);
 
-  const auto usage = [](const std::vector<std::string>& arguments, const std::string& part) {
-    const RunResult wrong = run_vitrine(arguments);
-    INFO(wrong.err);
-    CHECK(wrong.code == 2);
-    CHECK(wrong.error_lines() == 1);
-    CHECK(contains(wrong.err, part));
-  };
-  usage({"benchmark"}, "NAME is required");
-  usage({"benchmark", "--plot", "chart.gif"}, "--plot");
-  usage({"benchmark", "--plot", "chart.svg", "na9d"}, "'na9d' is nothing to plot");
-  usage({"benchmark", "--plot", "chart.svg", "na2d_{width}x{width}_h2_d32_k7"}, "is nothing to plot");
-  usage({"benchmark", "--plot", "chart.svg", "nad2_{side}x{side}_h2_d32_k7"}, "is nothing to plot");
-  usage({"benchmark", "--plot", "chart.svg", "--img-size", "64"}, "--img-size");
+  check_usage({"benchmark"}, "NAME is required");
+  check_usage({"benchmark", "--plot", "chart.gif"}, "--plot");
+  check_usage({"benchmark", "--plot", "chart.svg", "na9d"}, "'na9d' is nothing to plot");
+  check_usage({"benchmark", "--plot", "chart.svg", "na2d_{width}x{width}_h2_d32_k7"}, "is nothing to plot");
+  check_usage({"benchmark", "--plot", "chart.svg", "nad2_{side}x{side}_h2_d32_k7"}, "is nothing to plot");
+  check_usage({"benchmark", "--plot", "chart.svg", "--img-size", "64"}, "--img-size");
 }
 
 TEST_CASE("the chart of FLUX's attention by the picture's side") {
@@ -170,23 +173,16 @@ TEST_CASE("the chart of FLUX's attention by the picture's side") {
   CHECK(contains(dotted, "stroke-dasharray=\"1 4\""));
   std::filesystem::remove_all(folder);
 
-  const auto usage = [](const std::vector<std::string>& arguments, const std::string& part) {
-    const RunResult wrong = run_vitrine(arguments);
-    INFO(wrong.err);
-    CHECK(wrong.code == 2);
-    CHECK(wrong.error_lines() == 1);
-    CHECK(contains(wrong.err, part));
-  };
-  usage({"benchmark", "nat_fashion", "--of", "flux-block"}, "need --plot");
-  usage({"benchmark", "--plot", "chart.svg", "--of", "magic"}, "--of");
-  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "cleer"}, "'cleer' is nothing to plot");
-  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--impl", "flash"}, "--impl does not apply");
-  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--img-size", "64"}, "--img-size");
-  usage({"benchmark", "--plot", "chart.svg", "--sides", "64"}, "--sides is for --of flux-");
+  check_usage({"benchmark", "nat_fashion", "--of", "flux-block"}, "need --plot");
+  check_usage({"benchmark", "--plot", "chart.svg", "--of", "magic"}, "--of");
+  check_usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "cleer"}, "'cleer' is nothing to plot");
+  check_usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--impl", "flash"}, "--impl does not apply");
+  check_usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--img-size", "64"}, "--img-size");
+  check_usage({"benchmark", "--plot", "chart.svg", "--sides", "64"}, "--sides is for --of flux-");
   for (const char* side : {"0", "-16", "100", "16384", "9223372036854775807"})
-    usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--sides", side}, "--sides");
-  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--sides", "64,x"}, "--sides");
-  usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--most-seconds", "-1"}, "--most-seconds");
+    check_usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--sides", side}, "--sides");
+  check_usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--sides", "64,x"}, "--sides");
+  check_usage({"benchmark", "--plot", "chart.svg", "--of", "flux-block", "--most-seconds", "-1"}, "--most-seconds");
 }
 
 TEST_CASE("models --attention lists every mechanism with its options") {
