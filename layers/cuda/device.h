@@ -20,6 +20,7 @@
 #include <cuda_fp16.h>
 #define VITRINE_DEVICE __device__ __forceinline__
 #define VITRINE_KERNEL(threads) __global__ __launch_bounds__(threads)
+#define VITRINE_UNROLL _Pragma("unroll")  // before a loop over what must stay in registers
 #else
 #include <cmath>
 #include <cstring>
@@ -29,6 +30,7 @@
 #include "cuda_host/emulation.h"  // tests/cuda_host
 #define VITRINE_DEVICE inline
 #define VITRINE_KERNEL(threads)
+#define VITRINE_UNROLL
 #endif
 
 namespace vitrine::cuda {
@@ -152,6 +154,7 @@ VITRINE_DEVICE void multiply_add<bfloat_bits>(float (&c)[4], const std::uint32_t
 
 VITRINE_DEVICE float exp2_of(float x) { return exp2f(x); }
 VITRINE_DEVICE float exp_of(float x) { return expf(x); }
+VITRINE_DEVICE float log_of(float x) { return logf(x); }
 VITRINE_DEVICE float erf_of(float x) { return erff(x); }
 VITRINE_DEVICE float tanh_of(float x) { return tanhf(x); }
 VITRINE_DEVICE float sqrt_of(float x) { return sqrtf(x); }
@@ -230,6 +233,7 @@ void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, 
 
 inline float exp2_of(float x) { return std::exp2(x); }
 inline float exp_of(float x) { return std::exp(x); }
+inline float log_of(float x) { return std::log(x); }
 inline float erf_of(float x) { return std::erf(x); }
 inline float tanh_of(float x) { return std::tanh(x); }
 inline float sqrt_of(float x) { return std::sqrt(x); }

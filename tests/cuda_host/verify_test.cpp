@@ -37,5 +37,8 @@ void verify_on_device(const std::string& folder, const std::string& only) {
 }  // namespace
 
 TEST_CASE("reference cases of attention on the device", "[cuda_host]") { verify_on_device("attention", "^attention[.]"); }
+TEST_CASE("reference cases of neighborhoods and discs on the device", "[cuda_host]") {
+  verify_on_device("attention", "^(neighborhood_attention|neighborhood_attention_layer|clear_attention)[.]");
+}
 
 }  // namespace vitrine
