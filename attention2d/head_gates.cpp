@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/routing_trace.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
@@ -49,7 +50,7 @@ Tensor HeadGates::operator()(const Tensor& x) const {
   const std::int64_t first = shared > 1 ? shared : 0;                                            // where wg's logits begin
   const Tensor flat = x.contiguous().view({-1, config.dim}).to(DType::f32), all = logits(flat);  // [N, ...]
   const std::int64_t N = flat.size(0);
-  Tensor gates = Tensor::full({N, config.num_heads}, 1.0f);
+  Tensor gates = Tensor::full({N, config.num_heads}, 1.0f).to(x.device());
   if (shared > 1) {
     Tensor part = gates.slice(1, 0, shared);
     copy_(part, softmax(all.slice(1, 0, shared)));
@@ -60,6 +61,12 @@ Tensor HeadGates::operator()(const Tensor& x) const {
     copy_(part, softmax(all.slice(1, first, first + routed)));
     choice = traced_choice(top_k(part, chosen).second);
     if (shared > 0) groups = softmax(all.slice(1, first + routed, first + routed + 2));
+  }
+  Shape shape = x.shape();
+  shape[shape.rank() - 1] = config.num_heads;
+  if (cuda::is_on_gpu(x)) {
+    if (N > 0) cuda::attention_ops().weigh_gates(gates, choice, groups, shared);
+    return gates.view(shape);
   }
   std::vector<float> kept(static_cast<std::size_t>(routed));
   for (std::int64_t n = 0; n < N; ++n) {
@@ -77,8 +84,6 @@ Tensor HeadGates::operator()(const Tensor& x) const {
     scale(gate, shared, static_cast<float>(shared) * (group ? 2 * group[0] : 1.0f));
     scale(gate + shared, routed, static_cast<float>(chosen) * (group ? 2 * group[1] : 1.0f));
   }
-  Shape shape = x.shape();
-  shape[shape.rank() - 1] = config.num_heads;
   return gates.view(shape);
 }
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/ops.h>
 
 namespace vitrine::detail {
@@ -16,7 +17,7 @@ void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Te
     if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
       throw Error(fmt::format("{}: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", op, name, name_of(t->dtype()),
                               name_of(q.dtype())));
-    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("{}: {} is not on the cpu", op, name));
+    check_same_device(op, q, *t);
   }
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != q.size(2) ||
       v.size(2) != q.size(2) || k.size(3) != q.size(3))

@@ -2,8 +2,11 @@
 // makes the output, and lists a candidate `cuda` that calls this table.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include <vitrine/attention2d/feature_map.h>
 #include <vitrine/layers/cuda/backend.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/tensor.h>
@@ -42,12 +45,57 @@ struct LocalArgs {
 
 constexpr std::int64_t kLocalTilesDim = 128, kLocalDim = 512;  // the largest heads of either kernel
 
-#define VITRINE_CUDA_ATTENTION(op)                                                                                              \
-  op(attention, (const AttentionArgs& args)) /* heads up to kLocalTilesDim, and up to kLocalDim */                              \
-      op(local_attention_tiles, (const LocalArgs& args))                                                                        \
-          op(local_attention, (const LocalArgs& args)) /* x [B, H W, heads, D] -> y [B, (H / f) (W / f), heads, D], blocks of f \
-                                                          x f weighted and summed; weight f32 [f f] */                          \
-      op(sum_blocks, (const Tensor& x, std::int64_t width, std::int64_t factor, const Tensor& weight, Tensor& y))
+// linear_attention() and channel_attention(): as cpu/linear_attention.h. Weights f32 [B, heads, tokens], sin and cos [tokens, D],
+// contiguous, or undefined.
+struct LinearArgs {
+  const Tensor &q, &k, &v;
+  FeatureMap query_map, key_map;
+  float feature_scale;
+  StateRule rule;
+  float numerator, denominator, eps;
+  const Tensor &key_weights, &query_weights, &sin, &cos;
+  Tensor& out;
+};
+
+// What Flowformer makes of a flow, the sum x of sums over tokens.
+enum class FlowShare : std::uint8_t { inverse, sigmoid, clamped };
+
+// clang-format off: one op a line
+// aggregated_attention(): the tables of its options, f32, contiguous.
+struct AggregatedArgs {
+  const Tensor &q, &k, &v, &pooled_k, &pooled_v;
+  std::int64_t window;
+  const Tensor &query_embedding, &temperature, &local_bias, &pool_bias, &learnable_tokens, &learnable_bias;
+  Tensor& out;
+};
+constexpr std::int64_t kAggregatedDim = 512;  // the largest head
+constexpr std::size_t kMostFocalLevels = 64;
+
+#define VITRINE_CUDA_ATTENTION(op)                                                                                               \
+  op(attention, (const AttentionArgs& args)) /* heads up to kLocalTilesDim, and up to kLocalDim */                               \
+      op(local_attention_tiles, (const LocalArgs& args))                                                                         \
+          op(local_attention, (const LocalArgs& args)) /* x [B, H W, heads, D] -> y [B, (H / f) (W / f), heads, D], blocks of f  \
+                                                          x f weighted and summed; weight f32 [f f] */                           \
+      op(sum_blocks, (const Tensor& x, std::int64_t width, std::int64_t factor, const Tensor& weight, Tensor& y)) op(            \
+          linear_attention, (const LinearArgs& args))                                                                            \
+          op(feature_sums, (const Tensor& x, FeatureMap map, const Tensor& weights, Tensor& y)) op(                              \
+              feature_dots,                                                                                                      \
+              (const Tensor& x, FeatureMap map, const Tensor& u,                                                                 \
+               Tensor& y)) /* flows [B, heads, tokens] = x.(total + e) -> share((x + e).(total + e) + e); total [B, heads, D] */ \
+      op(flow_shares, (Tensor & flows, const Tensor& total,                                                                      \
+                       FlowShare share)) /* x [B, N, C] in place, as cpu/linear_attention.h; added [N, C] or undefined */        \
+      op(focus, (Tensor & x, const Tensor& added, const Tensor& inverse_scale, float power))                                     \
+          op(aggregated_attention, (const AggregatedArgs& args)) /* as cpu/focal.h; up to kMostFocalLevels levels */             \
+      op(gather_focal_levels, (std::span<const Tensor> levels, const Tensor& gates, const Tensor& whole, float scale,            \
+                               Tensor& y)) /* y += x * kernels + bias, as depthwise.h */                                         \
+      op(add_depthwise, (Tensor & y, const Tensor& x, const Tensor& kernels,                                                     \
+                         const Tensor& bias)) /* a, b [..., C] -> y [..., 2 C], channel by channel; contiguous */                \
+      op(interleave, (const Tensor& a, const Tensor& b, Tensor& y))                                                              \
+          op(sample_taps,                                                                                                        \
+             (const Tensor& x, const Tensor& offsets, Tensor& y)) /* gates f32 [N, heads] in place, as head_gates.h; choice i64  \
+                                                                     [N, chosen], groups f32 [N, 2], or undefined */             \
+      op(weigh_gates, (Tensor & gates, const Tensor& choice, const Tensor& groups, std::int64_t shared))
+// clang-format on
 
 struct AttentionOps {
   VITRINE_CUDA_ATTENTION(VITRINE_CUDA_POINTER)

@@ -1,5 +1,6 @@
-// What surrounds the mechanisms: sums of blocks of tokens. All are bound by memory; a thread makes one output value, neighbours
-// share what they read through L1 and L2.
+// What surrounds the mechanisms: sums of blocks of tokens, the gathering of focal levels, depth-wise kernels that are data,
+// sampled taps, gates of heads. All are bound by memory; a thread makes one output value, neighbours share what they read through
+// L1 and L2.
 #include <vitrine/attention2d/cuda/ops.h>
 #include <vitrine/layers/cuda/launch.h>
 #include <vitrine/layers/cuda/math.h>
@@ -33,6 +34,115 @@ void sum_blocks_kernel(BlockSums p, const T* x, const float* weight, T* y) {
   y[i] = from_float<T>(sum);
 }
 
+// Contiguous levels [images, tokens, channels].
+struct FocalArgs {
+  const void* level[kMostFocalLevels];
+  int levels;
+  std::int64_t n, tokens, channels;  // n values of y
+  float scale;
+};
+
+template <typename T>
+VITRINE_KERNEL(kThreads)
+void focal_kernel(FocalArgs p, const T* gates, const T* whole, T* y) {
+  const std::int64_t i = thread_number();
+  if (i >= p.n) return;
+  const std::int64_t row = i / p.channels, c = i - row * p.channels;
+  const T* gate = gates + row * (p.levels + 1);
+  float sum = to_float(whole[row / p.tokens * p.channels + c]) * (to_float(gate[p.levels]) * p.scale);
+  for (int l = 0; l < p.levels; ++l) sum += to_float(static_cast<const T*>(p.level[l])[i]) * (to_float(gate[l]) * p.scale);
+  y[i] = from_float<T>(sum);
+}
+
+struct DepthwiseArgs {
+  std::int64_t n, height, width, channels;
+  std::int64_t x_image, x_row, x_column, y_image, y_row, y_column;
+  std::int64_t kernel_image;  // 0: one for all images
+  int kernel_h, kernel_w;
+};
+
+template <typename T>
+VITRINE_KERNEL(kThreads)
+void depthwise_kernel(DepthwiseArgs p, const T* x, const float* kernels, const float* bias, T* y) {
+  const std::int64_t i = thread_number();
+  if (i >= p.n) return;
+  const std::int64_t c = i % p.channels, pixel = i / p.channels, w = pixel % p.width, h = pixel / p.width % p.height;
+  const std::int64_t b = pixel / p.width / p.height;
+  x += b * p.x_image + c;
+  kernels += b * p.kernel_image + c;
+  float sum = bias ? bias[c] : 0.0f;
+  for (int r = 0; r < p.kernel_h; ++r)
+    for (int s = 0; s < p.kernel_w; ++s) {
+      const std::int64_t row = h + r - p.kernel_h / 2, column = w + s - p.kernel_w / 2;
+      if (row < 0 || row >= p.height || column < 0 || column >= p.width) continue;
+      sum += kernels[(r * p.kernel_w + s) * p.channels] * to_float(x[row * p.x_row + column * p.x_column]);
+    }
+  T* to = y + b * p.y_image + h * p.y_row + w * p.y_column + c;
+  *to = from_float<T>(to_float(*to) + sum);
+}
+
+template <typename T>
+VITRINE_KERNEL(kThreads)
+void interleave_kernel(std::int64_t n, const T* a, const T* b, T* y) {
+  const std::int64_t i = thread_number();
+  if (i < n) y[i] = i % 2 == 0 ? a[i / 2] : b[i / 2];
+}
+
+struct SampleArgs {
+  std::int64_t n, height, width, channels;  // of x; n values of y [images, height / 2, width / 2, 4, channels]
+  std::int64_t image, row, column;          // strides of x
+};
+
+template <typename T>
+VITRINE_KERNEL(kThreads)
+void sample_kernel(SampleArgs p, const T* x, const float* offsets, T* y) {
+  const std::int64_t i = thread_number();
+  if (i >= p.n) return;
+  const std::int64_t c = i % p.channels, tap = i / p.channels % 4, at = i / p.channels / 4, columns = p.width / 2;
+  const std::int64_t column = at % columns, row = at / columns % (p.height / 2), b = at / columns / (p.height / 2);
+  const float* offset = offsets + at * 8 + 2 * tap;
+  const float v = static_cast<float>(2 * row + tap / 2) + offset[0], u = static_cast<float>(2 * column + tap % 2) + offset[1];
+  float sum = 0;
+  // Not a number, too, is outside.
+  if (v > -1.0f && u > -1.0f && v < static_cast<float>(p.height) && u < static_cast<float>(p.width)) {
+    const auto top = static_cast<std::int64_t>(v + 1.0f) - 1, left = static_cast<std::int64_t>(u + 1.0f) - 1;
+    const float down = v - static_cast<float>(top), right = u - static_cast<float>(left);
+    x += b * p.image + c;
+    for (int corner = 0; corner < 4; ++corner) {
+      const std::int64_t h = top + corner / 2, w = left + corner % 2;
+      const float share = (corner / 2 ? down : 1.0f - down) * (corner % 2 ? right : 1.0f - right);
+      if (h < 0 || h >= p.height || w < 0 || w >= p.width || share == 0.0f) continue;
+      sum += share * to_float(x[h * p.row + w * p.column]);
+    }
+  }
+  y[i] = from_float<T>(sum);
+}
+
+struct GateArgs {
+  std::int64_t tokens, heads, shared, chosen;
+};
+
+// A thread a token.
+VITRINE_KERNEL(kThreads)
+void gate_kernel(GateArgs p, const std::int64_t* choice, const float* groups, float* gates) {
+  const std::int64_t n = thread_number();
+  if (n >= p.tokens) return;
+  float *const shared = gates + n * p.heads, *const routed = shared + p.shared;
+  const float* const group = groups ? groups + 2 * n : nullptr;
+  const float of_shared = static_cast<float>(p.shared) * (group ? 2.0f * group[0] : 1.0f);
+  const float of_routed = static_cast<float>(p.chosen) * (group ? 2.0f * group[1] : 1.0f);
+  for (std::int64_t h = 0; h < p.shared; ++h) shared[h] *= of_shared;
+  if (!choice) return;
+  float sum = 0;
+  for (std::int64_t i = 0; i < p.chosen; ++i) sum += routed[choice[n * p.chosen + i]];
+  const float factor = of_routed / (sum > 1.1920929e-7f ? sum : 1.1920929e-7f);
+  for (std::int64_t h = 0; h < p.heads - p.shared; ++h) {
+    bool is_chosen = false;
+    for (std::int64_t i = 0; i < p.chosen; ++i) is_chosen = is_chosen || choice[n * p.chosen + i] == h;
+    routed[h] = is_chosen ? routed[h] * factor : 0.0f;
+  }
+}
+
 }  // namespace
 
 namespace ops {
@@ -45,6 +155,62 @@ void sum_blocks(const Tensor& x, std::int64_t width, std::int64_t factor, const 
     launch({.op = "sums of blocks", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, sum_blocks_kernel<T>, p,
            data_of<T>(x), data_of<float>(weight), data_of<T>(y));
   });
+}
+
+void gather_focal_levels(std::span<const Tensor> levels, const Tensor& gates, const Tensor& whole, float scale, Tensor& y) {
+  FocalArgs p{{}, static_cast<int>(levels.size()), y.numel(), y.size(1) * y.size(2), y.size(3), scale};
+  for (std::size_t l = 0; l < levels.size(); ++l) p.level[l] = levels[l].raw();
+  with_float_type(y.dtype(), [&](auto type) {
+    using T = decltype(type);
+    launch({.op = "focal levels", .x = y, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, focal_kernel<T>, p,
+           data_of<T>(gates), data_of<T>(whole), data_of<T>(y));
+  });
+}
+
+void add_depthwise(Tensor& y, const Tensor& x, const Tensor& kernels, const Tensor& bias) {
+  const DepthwiseArgs p{x.numel(),
+                        x.size(1),
+                        x.size(2),
+                        x.size(3),
+                        x.stride(0),
+                        x.stride(1),
+                        x.stride(2),
+                        y.stride(0),
+                        y.stride(1),
+                        y.stride(2),
+                        kernels.size(0) == 1 ? 0 : kernels.stride(0),
+                        static_cast<int>(kernels.size(1)),
+                        static_cast<int>(kernels.size(2))};
+  const float* added = bias.defined() ? data_of<float>(bias) : nullptr;
+  with_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    launch({.op = "depth-wise kernels", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, depthwise_kernel<T>, p,
+           data_of<T>(x), data_of<float>(kernels), added, data_of<T>(y));
+  });
+}
+
+void interleave(const Tensor& a, const Tensor& b, Tensor& y) {
+  with_float_type(y.dtype(), [&](auto type) {
+    using T = decltype(type);
+    launch({.op = "interleaved channels", .x = y, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads},
+           interleave_kernel<T>, y.numel(), data_of<T>(a), data_of<T>(b), data_of<T>(y));
+  });
+}
+
+void sample_taps(const Tensor& x, const Tensor& offsets, Tensor& y) {
+  const SampleArgs p{y.numel(), x.size(1), x.size(2), x.size(3), x.stride(0), x.stride(1), x.stride(2)};
+  with_float_type(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    launch({.op = "sampled taps", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, sample_kernel<T>, p,
+           data_of<T>(x), data_of<float>(offsets), data_of<T>(y));
+  });
+}
+
+void weigh_gates(Tensor& gates, const Tensor& choice, const Tensor& groups, std::int64_t shared) {
+  const GateArgs p{gates.size(0), gates.size(1), shared, choice.defined() ? choice.size(1) : 0};
+  launch({.op = "gates of heads", .x = gates, .grid = blocks_for(p.tokens, kThreads), .threads = kThreads}, gate_kernel, p,
+         choice.defined() ? data_of<std::int64_t>(choice) : nullptr, groups.defined() ? data_of<float>(groups) : nullptr,
+         data_of<float>(gates));
 }
 
 }  // namespace ops

@@ -40,5 +40,13 @@ TEST_CASE("reference cases of attention on the device", "[cuda_host]") { verify_
 TEST_CASE("reference cases of neighborhoods and discs on the device", "[cuda_host]") {
   verify_on_device("attention", "^(neighborhood_attention|neighborhood_attention_layer|clear_attention)[.]");
 }
+TEST_CASE("reference cases of linear and channel attention on the device", "[cuda_host]") {
+  verify_on_device("attention",
+                   "^(linear_attention|linfusion_attention|inline_attention_.*|rala_attention|efficient_attention|"
+                   "focused_linear_attention|flow_attention|channel_attention)[.]");
+}
+TEST_CASE("reference cases of mixers on the device", "[cuda_host]") {
+  verify_on_device("attention", "^(focal_modulation|gnconv|aggregated_attention)[.]");
+}
 
 }  // namespace vitrine
