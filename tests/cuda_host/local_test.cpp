@@ -18,6 +18,9 @@ namespace {
 
 constexpr std::string_view kKernels[] = {"cuda_tiles", "cuda"};
 
+// The plain kernel is one source for all types, and slow here: it is run in one.
+bool is_left_out(std::string_view kernel, DType dtype) { return kernel == "cuda" && dtype != DType::bf16; }
+
 double bound_of(DType dtype) { return 8 * test::rounding(dtype) + 4e-6; }
 
 Shape with(Shape shape, std::int64_t heads, std::int64_t dim) {
@@ -51,6 +54,7 @@ TEST_CASE("neighborhood attention on the device", "[cuda_host]") {
   for (const DType dtype : test::kFloats)
     for (const Case& c : cases)
       for (const std::string_view kernel : kKernels) {
+        if (is_left_out(kernel, dtype)) continue;
         const Tensor q = random(with(c.map, c.heads, c.dim), dtype, 1), k = random(with(c.map, c.key_heads, c.dim), dtype, 2),
                      v = random(with(c.map, c.key_heads, c.value_dim), dtype, 3);
         Tensor bias, extra_k, extra_v;
@@ -129,8 +133,9 @@ TEST_CASE("CLEAR on the device", "[cuda_host]") {
   };
   for (const DType dtype : test::kFloats)
     for (const Case& c :
-         {Case{9, 10, 3, 4, 0, 16}, {6, 16, 70, 3, 2, 24}, {12, 8, 0, 1, 4, 8}, {5, 7, 2, std::int64_t{1} << 40, 0, 64}})
+         {Case{9, 10, 3, 4, 0, 16}, {6, 10, 66, 3, 2, 24}, {12, 8, 0, 1, 4, 8}, {5, 7, 2, std::int64_t{1} << 40, 0, 64}})
       for (const std::string_view kernel : kKernels) {
+        if (is_left_out(kernel, dtype)) continue;
         const Shape shape{2, c.text + c.height * c.width, 2, c.dim};
         const Tensor weight = random({std::max<std::int64_t>(1, c.down * c.down)}, DType::f32, 4);
         check_same(
