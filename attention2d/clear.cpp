@@ -258,7 +258,7 @@ void run_cuda(const Problem& p) {
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
     {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
-    {"cuda", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
+    {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)
     {"discs_avx512_bf16", can_run_discs<cpu::Isa::avx512_bf16>, run_discs<cpu::Isa::avx512_bf16>},
     {"discs_avx512", can_run_discs<cpu::Isa::avx512>, run_discs<cpu::Isa::avx512>},

@@ -124,7 +124,7 @@ void aggregated_attention(const AggregatedArgs& a) {
                .learnable_bias = data_of<float>(a.learnable_bias)};
   with_float_type(a.q.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "aggregated attention",
+    launch({.op = "aggregated_attention",
             .x = a.q,
             .grid = blocks_for(p.images * p.heads * p.height * p.width, kWarps),
             .threads = kThreads},

@@ -530,7 +530,7 @@ void run(const LinearArgs& a, const Features& k, const Features& q) {
   s.sums = data_of<float>(sums);
   s.totals = data_of<float>(totals);
   constexpr std::size_t kTiles = std::size_t{2} * kStep * (kTile + 1) * sizeof(float);
-  launch({.op = "linear attention's states",
+  launch({.op = "linear_attention",
           .x = a.k,
           .grid = parts * tiles,
           .grid_y = s.chunks,
@@ -551,11 +551,11 @@ void run(const LinearArgs& a, const Features& k, const Features& q) {
                      .sum = data_of<float>(sum),
                      .total = data_of<float>(total)};
   if (a.rule == StateRule::channel_softmax)
-    launch({.op = "channel attention's softmax", .x = a.k, .grid = blocks_for(parts * features, kWarps), .threads = kThreads},
-           soften_kernel, f);
+    launch({.op = "linear_attention", .x = a.k, .grid = blocks_for(parts * features, kWarps), .threads = kThreads}, soften_kernel,
+           f);
   else
-    launch({.op = "linear attention's state", .x = a.k, .grid = blocks_for(state.numel(), kThreads), .threads = kThreads},
-           finish_kernel, f);
+    launch({.op = "linear_attention", .x = a.k, .grid = blocks_for(state.numel(), kThreads), .threads = kThreads}, finish_kernel,
+           f);
   const OutArgs o{.q = q,
                   .out = rows_of(a.out),
                   .rule = a.rule,
@@ -565,7 +565,7 @@ void run(const LinearArgs& a, const Features& k, const Features& q) {
                   .state = f.state,
                   .sum = f.sum,
                   .total = f.total};
-  launch({.op = "linear attention",
+  launch({.op = "linear_attention",
           .x = a.q,
           .grid = parts * o.token_tiles,
           .grid_y = s.value_tiles,
@@ -579,7 +579,7 @@ void run(const LinearArgs& a, const Features& k, const Features& q) {
 namespace ops {
 
 void linear_attention(const LinearArgs& a) {
-  constexpr const char* kOp = "linear attention";
+  constexpr const char* kOp = "linear_attention";
   Tensor q_statistics, k_statistics;
   const Features q = features_of(kOp, a.q, a.query_map, a.feature_scale, a.query_weights, a.sin, a.cos, q_statistics);
   const Features k = features_of(kOp, a.k, a.key_map, a.feature_scale, a.key_weights, a.sin, a.cos, k_statistics);
@@ -591,13 +591,13 @@ void linear_attention(const LinearArgs& a) {
 
 void feature_sums(const Tensor& x, FeatureMap map, const Tensor& weights, Tensor& y) {
   Tensor statistics;
-  const Features f = features_of("feature sums", x, map, 1.0f, weights, {}, {}, statistics);
+  const Features f = features_of("feature_sums", x, map, 1.0f, weights, {}, {}, statistics);
   const std::int64_t parts = parts_of(x), pieces = blocks_for(x.size(3), kWarp);
   const std::int64_t chunk = chunk_of(x.size(1), parts * pieces), chunks = blocks_for(x.size(1), chunk);
   Tensor partial = chunks == 1 ? y : Tensor::empty({parts, chunks, x.size(3)}, DType::f32, x.device());
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "feature sums",
+    launch({.op = "feature_sums",
             .x = x,
             .grid = parts,
             .grid_y = pieces,
@@ -607,23 +607,23 @@ void feature_sums(const Tensor& x, FeatureMap map, const Tensor& weights, Tensor
            feature_sums_kernel<T>, f, chunk, data_of<T>(x), data_of<float>(partial));
   });
   if (chunks > 1)
-    launch({.op = "feature sums", .x = x, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, sum_chunks_kernel,
+    launch({.op = "feature_sums", .x = x, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, sum_chunks_kernel,
            y.numel(), chunks, x.size(3), data_of<float>(partial), data_of<float>(y));
 }
 
 void feature_dots(const Tensor& x, FeatureMap map, const Tensor& u, Tensor& y) {
   Tensor statistics;
-  const Features f = features_of("feature dots", x, map, 1.0f, {}, {}, {}, statistics);
+  const Features f = features_of("feature_dots", x, map, 1.0f, {}, {}, {}, statistics);
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "feature dots", .x = x, .grid = blocks_for(y.numel(), kWarps), .threads = kThreads}, feature_dots_kernel<T>, f,
+    launch({.op = "feature_dots", .x = x, .grid = blocks_for(y.numel(), kWarps), .threads = kThreads}, feature_dots_kernel<T>, f,
            parts_of(x), data_of<T>(x), data_of<float>(u), data_of<float>(y));
   });
 }
 
 void flow_shares(Tensor& flows, const Tensor& total, FlowShare share) {
   const std::int64_t tokens = flows.size(2), dim = total.size(2);
-  launch({.op = "flows",
+  launch({.op = "flow_shares",
           .x = flows,
           .grid = flows.size(0) * flows.size(1),
           .grid_y = blocks_for(tokens, kThreads),

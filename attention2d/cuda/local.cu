@@ -157,7 +157,11 @@ template <int kColumns>
 void launch_f32(const Problem& p, const Tensor& shown) {
   const int pitch = (p.dim > p.value_dim ? p.dim : p.value_dim) | 1;  // odd: rows begin in different banks
   const std::size_t floats = std::size_t{3} * kTile * pitch + kTile * (kTile + 1) + std::size_t{5} * kTile;
-  launch({.op = "local attention", .x = shown, .grid = blocks_of(p), .threads = kThreads, .shared_bytes = floats * sizeof(float)},
+  launch({.op = "local_attention_tiles",
+          .x = shown,
+          .grid = blocks_of(p),
+          .threads = kThreads,
+          .shared_bytes = floats * sizeof(float)},
          local_f32_kernel<kColumns>, p, pitch);
 }
 
@@ -302,7 +306,7 @@ void local_attention(const LocalArgs& args) {
   const local::Problem p = local::problem_of(args);
   const std::int64_t queries = p.images * p.heads * p.size[0] * p.size[1] * p.size[2];
   with_float_type(args.q.dtype(), [&](auto type) {
-    launch({.op = "local attention", .x = args.q, .grid = blocks_for(queries, local::kQueries), .threads = local::kQueryThreads},
+    launch({.op = "local_attention", .x = args.q, .grid = blocks_for(queries, local::kQueries), .threads = local::kQueryThreads},
            local::local_kernel<decltype(type)>, p);
   });
 }

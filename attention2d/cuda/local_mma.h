@@ -182,7 +182,7 @@ void local_mma_kernel(Problem p) {
 
 template <typename T, int kSteps>
 void launch_mma(const Problem& p, const Tensor& shown) {
-  launch({.op = "local attention",
+  launch({.op = "local_attention_tiles",
           .x = shown,
           .grid = blocks_of(p),
           .threads = kMmaThreads,

@@ -152,7 +152,7 @@ void sum_blocks(const Tensor& x, std::int64_t width, std::int64_t factor, const 
                     x.stride(0), x.stride(1), x.stride(2),    width,     factor};
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "sums of blocks", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, sum_blocks_kernel<T>, p,
+    launch({.op = "sum_blocks", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, sum_blocks_kernel<T>, p,
            data_of<T>(x), data_of<float>(weight), data_of<T>(y));
   });
 }
@@ -162,7 +162,7 @@ void gather_focal_levels(std::span<const Tensor> levels, const Tensor& gates, co
   for (std::size_t l = 0; l < levels.size(); ++l) p.level[l] = levels[l].raw();
   with_float_type(y.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "focal levels", .x = y, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, focal_kernel<T>, p,
+    launch({.op = "gather_focal_levels", .x = y, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, focal_kernel<T>, p,
            data_of<T>(gates), data_of<T>(whole), data_of<T>(y));
   });
 }
@@ -184,7 +184,7 @@ void add_depthwise(Tensor& y, const Tensor& x, const Tensor& kernels, const Tens
   const float* added = bias.defined() ? data_of<float>(bias) : nullptr;
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "depth-wise kernels", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, depthwise_kernel<T>, p,
+    launch({.op = "add_depthwise", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, depthwise_kernel<T>, p,
            data_of<T>(x), data_of<float>(kernels), added, data_of<T>(y));
   });
 }
@@ -192,8 +192,8 @@ void add_depthwise(Tensor& y, const Tensor& x, const Tensor& kernels, const Tens
 void interleave(const Tensor& a, const Tensor& b, Tensor& y) {
   with_float_type(y.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "interleaved channels", .x = y, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads},
-           interleave_kernel<T>, y.numel(), data_of<T>(a), data_of<T>(b), data_of<T>(y));
+    launch({.op = "interleave", .x = y, .grid = blocks_for(y.numel(), kThreads), .threads = kThreads}, interleave_kernel<T>,
+           y.numel(), data_of<T>(a), data_of<T>(b), data_of<T>(y));
   });
 }
 
@@ -201,14 +201,14 @@ void sample_taps(const Tensor& x, const Tensor& offsets, Tensor& y) {
   const SampleArgs p{y.numel(), x.size(1), x.size(2), x.size(3), x.stride(0), x.stride(1), x.stride(2)};
   with_float_type(x.dtype(), [&](auto type) {
     using T = decltype(type);
-    launch({.op = "sampled taps", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, sample_kernel<T>, p,
+    launch({.op = "sample_taps", .x = x, .grid = blocks_for(p.n, kThreads), .threads = kThreads}, sample_kernel<T>, p,
            data_of<T>(x), data_of<float>(offsets), data_of<T>(y));
   });
 }
 
 void weigh_gates(Tensor& gates, const Tensor& choice, const Tensor& groups, std::int64_t shared) {
   const GateArgs p{gates.size(0), gates.size(1), shared, choice.defined() ? choice.size(1) : 0};
-  launch({.op = "gates of heads", .x = gates, .grid = blocks_for(p.tokens, kThreads), .threads = kThreads}, gate_kernel, p,
+  launch({.op = "weigh_gates", .x = gates, .grid = blocks_for(p.tokens, kThreads), .threads = kThreads}, gate_kernel, p,
          choice.defined() ? data_of<std::int64_t>(choice) : nullptr, groups.defined() ? data_of<float>(groups) : nullptr,
          data_of<float>(gates));
 }

@@ -21,7 +21,7 @@ namespace {
 constexpr std::string_view kKernels[] = {VITRINE_CUDA_OPS(VITRINE_CUDA_NAME) VITRINE_CUDA_ATTENTION(VITRINE_CUDA_NAME) "linear",
                                          "linear_epilogue", "conv2d", "conv_transpose2d", "depthwise_conv2d"};
 // Those that compute in f32 only, whatever their callers' type is.
-constexpr std::string_view kOnlyF32[] = {"top_k", "mix_rows"};
+constexpr std::string_view kOnlyF32[] = {"top_k", "mix_rows", "flow_shares", "weigh_gates"};
 
 void report() {
   bool complete = true;
