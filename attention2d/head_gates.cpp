@@ -50,7 +50,7 @@ Tensor HeadGates::operator()(const Tensor& x) const {
   const std::int64_t first = shared > 1 ? shared : 0;                                            // where wg's logits begin
   const Tensor flat = x.contiguous().view({-1, config.dim}).to(DType::f32), all = logits(flat);  // [N, ...]
   const std::int64_t N = flat.size(0);
-  Tensor gates = Tensor::full({N, config.num_heads}, 1.0f).to(x.device());
+  Tensor gates = affine(Tensor::zeros({N, config.num_heads}, DType::f32, x.device()), 0.0f, 1.0f);
   if (shared > 1) {
     Tensor part = gates.slice(1, 0, shared);
     copy_(part, softmax(all.slice(1, 0, shared)));
