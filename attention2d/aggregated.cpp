@@ -13,9 +13,11 @@
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/partition.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
@@ -45,7 +47,7 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& p
     if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
       throw Error(fmt::format("aggregated_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
                               name_of(t->dtype()), name_of(q.dtype())));
-    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("aggregated_attention: {} is not on the cpu", name));
+    detail::check_same_device("aggregated_attention", q, *t);
   }
   const std::int64_t heads = q.size(3), dim = q.size(4), pooled = pooled_k.size(1), tokens = q.size(1) * q.size(2);
   const Shape expected{q.size(0), pooled, heads, dim};
@@ -70,6 +72,7 @@ void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& p
       throw Error(fmt::format("aggregated_attention: {} is {}, expected contiguous f32 {}", name,
                               t->defined() ? fmt::format("{} {}", name_of(t->dtype()), t->shape().to_string()) : "undefined",
                               shape.to_string()));
+  for (const auto& entry : tables) detail::check_same_device("aggregated_attention", q, *std::get<0>(entry));
 }
 
 double log_of_seen(std::int64_t local, std::int64_t pooled) { return std::log(static_cast<double>(local + pooled)); }
@@ -142,8 +145,8 @@ void run_reference(const Problem& p) {
 }
 
 template <cpu::Isa kIsa>
-std::string can_run_fused(const Problem&) {
-  return detail::lacks(kIsa);
+std::string can_run_fused(const Problem& p) {
+  return detail::lacks(kIsa, p.q);
 }
 
 template <cpu::Isa kIsa>
@@ -180,14 +183,27 @@ void run_fused(const Problem& p) {
                                    .learnable_bias = o.learnable_bias.data<float>()});
 }
 
+std::string can_run_cuda(const Problem& p) {
+  if (std::string reason = detail::is_elsewhere(DeviceType::cuda, p.q); !reason.empty()) return reason;
+  if (p.q.size(4) > cuda::kAggregatedDim) return fmt::format("head_dim {} is above {}", p.q.size(4), cuda::kAggregatedDim);
+  return {};
+}
+void run_cuda(const Problem& p) {
+  const AggregatedOptions& o = p.options;
+  cuda::attention_ops().aggregated_attention({p.q, p.k, p.v, p.pooled_k, p.pooled_v, o.window_size, o.query_embedding,
+                                              o.temperature, o.local_bias, o.pool_bias, o.learnable_tokens, o.learnable_bias,
+                                              p.out});
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda", can_run_cuda, run_cuda},
 #if defined(VITRINE_X86)
     {"fused_avx512_bf16", can_run_fused<cpu::Isa::avx512_bf16>, run_fused<cpu::Isa::avx512_bf16>},
     {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
     {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
 #endif
     {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.q); }, run_reference},
 };
 
 // An offset in tokens on the scale that cpb takes, `reference` the size of the axis that it is measured by.
@@ -236,7 +252,7 @@ Tensor read_temperature(const Weights& w, std::int64_t heads) {
   Tensor temperature = w.get("temperature", {heads, 1, 1}).view({heads}).clone();
   for (float& t : std::span(temperature.data<float>(), static_cast<std::size_t>(heads)))
     t = t > 20.0f ? t : std::log1p(std::exp(t));
-  return temperature;
+  return temperature.to(w.device());
 }
 
 }  // namespace
@@ -269,12 +285,12 @@ AggregatedAttention::AggregatedAttention(const Weights& w, const AggregatedAtten
   const std::int64_t hidden = table_hidden(w);
   cpb_fc1 = table_layer(w / "cpb_fc1", 2, hidden);
   cpb_fc2 = table_layer(w / "cpb_fc2", hidden, heads);
-  query_embedding = w.get("query_embedding", {heads, 1, head_dim}).view({heads, head_dim});
+  query_embedding = w.on_device("query_embedding", {heads, 1, head_dim}).view({heads, head_dim});
   temperature = read_temperature(w, heads);
   gates = read_gates(w, c.dim, heads, c.shared_head, c.routed_head);
-  local_bias = w.get("relative_pos_bias_local", {heads, area});
-  learnable_tokens = w.get("learnable_tokens", {heads, head_dim, area});
-  learnable_bias = w.get("learnable_bias", {heads, 1, area}).view({heads, area});
+  local_bias = w.on_device("relative_pos_bias_local", {heads, area});
+  learnable_tokens = w.on_device("learnable_tokens", {heads, head_dim, area});
+  learnable_bias = w.on_device("learnable_bias", {heads, 1, area}).view({heads, area});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }
 
@@ -290,24 +306,19 @@ Tensor AggregatedAttention::make_pool_bias(std::int64_t height, std::int64_t wid
   const std::int64_t pooled = rows * columns;
   const std::vector<float> down = axis_offsets(height, rows, tall > 0 ? tall : height);
   const std::vector<float> across = axis_offsets(width, columns, wide > 0 ? wide : width);
-  const std::int64_t heads = config.num_heads;
-  Tensor bias = Tensor::empty({heads, pooled, height * width});
-  Tensor offsets = Tensor::empty({width, pooled, 2});
+  const Device device = temperature.device();
+  Tensor bias = Tensor::empty({config.num_heads, pooled, height * width}, DType::f32, device);
   for (std::int64_t y = 0; y < height; ++y) {
+    Tensor offsets = Tensor::empty({width, pooled, 2});
     float* at = offsets.data<float>();
     for (std::int64_t x = 0; x < width; ++x)
       for (std::int64_t j = 0; j < pooled; ++j) {
         *at++ = down[static_cast<std::size_t>(y * rows + j / columns)];
         *at++ = across[static_cast<std::size_t>(x * columns + j % columns)];
       }
-    const Tensor values = cpb_fc2(cpb_fc1(offsets, {.activation = Activation::relu, .residual = {}}));  // [W, P, heads]
-    const float* value = values.data<float>();
-    cpu::parallel_for(pooled, 64, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t x = 0; x < width; ++x)
-        for (std::int64_t j = begin; j < end; ++j)
-          for (std::int64_t h = 0; h < heads; ++h)
-            bias.data<float>()[(h * pooled + j) * height * width + y * width + x] = value[(x * pooled + j) * heads + h];
-    });
+    const Tensor values = cpb_fc2(cpb_fc1(offsets.to(device), {.activation = Activation::relu}));  // [W, P, heads]
+    Tensor row = bias.slice(2, y * width, (y + 1) * width);
+    copy_(row, permute(values, std::array{2, 1, 0}));
   }
   return bias;
 }
@@ -344,7 +355,7 @@ CosineAttention::CosineAttention(const Weights& w, const CosineAttentionConfig& 
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
   cpb_fc1 = table_layer(w / "cpb_fc1", 2, hidden);
   cpb_fc2 = table_layer(w / "cpb_fc2", hidden, heads);
-  query_embedding = w.get("query_embedding", {heads, 1, c.dim / heads}).view({heads, c.dim / heads});
+  query_embedding = w.on_device("query_embedding", {heads, 1, c.dim / heads}).view({heads, c.dim / heads});
   temperature = read_temperature(w, heads);
   gates = read_gates(w, c.dim, heads, c.shared_head, c.routed_head);
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
@@ -361,7 +372,9 @@ Tensor CosineAttention::make_bias(std::int64_t height, std::int64_t width) const
       *at++ = log_offset(static_cast<double>(y), tall);
       *at++ = log_offset(static_cast<double>(x), wide);
     }
-  return relative_position_bias(cpb_fc2(cpb_fc1(offsets, {.activation = Activation::relu})), {height, width});
+  const Device device = temperature.device();
+  const Tensor table = cpb_fc2(cpb_fc1(offsets.to(device), {.activation = Activation::relu}));
+  return relative_position_bias(table.to(Device{}), {height, width}).to(device);  // once a size: waiting for the GPU is all right
 }
 
 Tensor CosineAttention::operator()(const Tensor& x, Tensor residual) const {

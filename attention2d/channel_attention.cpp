@@ -11,6 +11,7 @@
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/cpu/linear_attention.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/context.h>
@@ -69,23 +70,31 @@ void run_fused(const Problem& p) {
   f.heads = p.x.size(2);
   f.queries = f.keys = p.x.size(1);
   f.dim = f.value_dim = p.x.size(3);
-  f.rule = cpu::StateRule::channel_softmax;
+  f.rule = StateRule::channel_softmax;
   f.numerator = p.scale;
   cpu::linear_attention(kIsa, f);
 }
 
 template <cpu::Isa kIsa>
-std::string can_run_fused(const Problem&) {
-  return detail::lacks(kIsa);
+std::string can_run_fused(const Problem& p) {
+  return detail::lacks(kIsa, p.x);
+}
+
+std::string can_run_cuda(const Problem& p) { return detail::is_elsewhere(DeviceType::cuda, p.x); }
+void run_cuda(const Problem& p) {
+  constexpr FeatureMap kMap = FeatureMap::identity;
+  cuda::attention_ops().linear_attention(
+      {p.x, p.a, p.b, kMap, kMap, 1, StateRule::channel_softmax, p.scale, 1, 0, {}, {}, {}, {}, p.out});
 }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda", can_run_cuda, run_cuda},
 #if defined(VITRINE_X86)
     {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
     {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
 #endif
     {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.x); }, run_reference},
 };
 
 }  // namespace

@@ -12,7 +12,9 @@
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
@@ -42,7 +44,7 @@ void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
     if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
       throw Error(fmt::format("clear_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
                               name_of(t->dtype()), name_of(q.dtype())));
-    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("clear_attention: {} is not on the cpu", name));
+    detail::check_same_device("clear_attention", q, *t);
   }
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != q.size(1) || v.size(1) != q.size(1) ||
       k.size(2) != v.size(2) || k.size(3) != q.size(3))
@@ -69,6 +71,7 @@ void validate_options(const Tensor& q, const ClearOptions& o) {
                                 ? fmt::format("{} {}", name_of(o.spatial_weight.dtype()), o.spatial_weight.shape().to_string())
                                 : "undefined",
                             f, f));
+  detail::check_same_device("clear_attention", q, f > 0 ? o.spatial_weight : Tensor());
 }
 
 float scale_of(const Tensor& q, const ClearOptions& o) {
@@ -98,6 +101,10 @@ Tensor pooled(const Tensor& x, const ClearOptions& o) {
   const std::int64_t f = o.down_factor, rows = o.height / f, columns = o.width / f, heads = x.size(2), dim = x.size(3);
   const Tensor weight = o.spatial_weight.contiguous();
   Tensor out = Tensor::empty({x.size(0), rows * columns, heads, dim}, x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    cuda::attention_ops().sum_blocks(x.slice(1, o.text_length, x.size(1)), o.width, f, weight, out);
+    return out;
+  }
   cpu::parallel_for(x.size(0) * rows * columns, 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> row(static_cast<std::size_t>(dim)), sum(row.size());
     for (std::int64_t i = begin; i < end; ++i) {
@@ -174,8 +181,8 @@ void run_reference(const Problem& p) {
 }
 
 template <cpu::Isa kIsa>
-std::string can_run_discs(const Problem&) {
-  return detail::lacks(kIsa);
+std::string can_run_discs(const Problem& p) {
+  return detail::lacks(kIsa, p.q);
 }
 
 void run_text(const Problem& p) {
@@ -226,14 +233,38 @@ void run_discs(const Problem& p) {
   cpu::local_attention(kIsa, l);
 }
 
+template <std::int64_t kMostDim>
+std::string can_run_cuda(const Problem& p) {
+  if (std::string reason = detail::lacks_gpu(p.q, p.v, kMostDim); !reason.empty()) return reason;
+  constexpr std::int64_t kMostSide = 1 << 14;  // squares of distances are ints
+  if (std::max(p.options.height, p.options.width) > kMostSide) return fmt::format("an image side above {}", kMostSide);
+  return {};
+}
+
+template <auto kOp>
+void run_cuda(const Problem& p) {
+  run_text(p);
+  const ClearOptions& o = p.options;
+  const Tensor extra_k = tokens_for_all(p.k, o), extra_v = tokens_for_all(p.v, o);
+  const auto image = [&](const Tensor& t) { return t.slice(1, o.text_length, t.size(1)).unflatten(1, {o.height, o.width}); };
+  const Tensor q = image(p.q), k = image(p.k), v = image(p.v);  // [B, H, W, heads, D]
+  Tensor out = image(p.out);
+  const std::int64_t radius = std::min(o.radius, o.height + o.width);  // which sees all
+  cuda::LocalAxis axes[3];
+  for (int a = 0; a < 2; ++a) axes[a] = {cuda::LocalAxis::Window::reach, std::min(radius, a ? o.width : o.height), 1, 1};
+  (cuda::attention_ops().*kOp)({q, k, v, axes, radius, p.scale, {}, extra_k, extra_v, out});
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
+    {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)
     {"discs_avx512_bf16", can_run_discs<cpu::Isa::avx512_bf16>, run_discs<cpu::Isa::avx512_bf16>},
     {"discs_avx512", can_run_discs<cpu::Isa::avx512>, run_discs<cpu::Isa::avx512>},
     {"discs_avx2", can_run_discs<cpu::Isa::avx2>, run_discs<cpu::Isa::avx2>},
 #endif
     {"discs_scalar", can_run_discs<cpu::Isa::scalar>, run_discs<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.q); }, run_reference},
 };
 
 // Image tokens that a disc has, over all queries.

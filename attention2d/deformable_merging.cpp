@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/cuda/backend.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/cpu/pool.h>
@@ -73,7 +75,12 @@ Tensor sample_taps(const Tensor& x, const Tensor& offsets) {
                     "[B, H / 2, W / 2, 8]",
                     x.shape().to_string(), offsets.shape().to_string()));
   const std::int64_t B = x.size(0), h = x.size(1) / 2, w = x.size(2) / 2, C = x.size(3);
-  Tensor y = Tensor::empty({B, h, w, 4, C}, x.dtype());
+  detail::check_same_device("sample_taps", x, offsets);
+  Tensor y = Tensor::empty({B, h, w, 4, C}, x.dtype(), x.device());
+  if (cuda::is_on_gpu(x)) {
+    if (y.numel() > 0) cuda::attention_ops().sample_taps(x, offsets, y);
+    return y;
+  }
   const bool narrow = x.dtype() != DType::f32;
   const auto blend = cpu::pool_kernels(cpu::isa()).blend_rows[cpu::index_of(x.dtype())];
   Tensor sampled = narrow ? Tensor::empty(y.shape()) : y;

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/cuda/backend.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/depthwise.h>
 #include <vitrine/layers/cpu/loops.h>
@@ -19,6 +21,12 @@ void add_depthwise(std::string_view op, Tensor& y, const Tensor& x, const Tensor
       (each && kernels.size(0) != x.size(0)) || kernels.size(1) % 2 == 0 || kernels.size(2) % 2 == 0)
     throw Error(fmt::format("{}: kernels {} do not go over a map {} onto {}", op, kernels.shape().to_string(),
                             x.shape().to_string(), y.shape().to_string()));
+  for (const Tensor* t : {&x, &kernels, &bias}) check_same_device(op, y, *t);
+  Context::current().add_macs(x.numel() * kernels.size(1) * kernels.size(2));
+  if (cuda::is_on_gpu(x)) {
+    if (x.numel() > 0) cuda::attention_ops().add_depthwise(y, x, kernels, bias);
+    return;
+  }
   const std::int64_t bytes = cpu::bytes_of(x);
   const auto kernel = cpu::depthwise_kernels(cpu::isa()).row[cpu::index_of(x.dtype())];
   const std::int64_t grain = std::max<std::int64_t>(1, cpu::kGrain / std::max<std::int64_t>(1, width * channels));
@@ -45,7 +53,6 @@ void add_depthwise(std::string_view op, Tensor& y, const Tensor& x, const Tensor
       kernel(r);
     }
   });
-  Context::current().add_macs(x.numel() * kernels.size(1) * kernels.size(2));
 }
 
 }  // namespace vitrine::detail

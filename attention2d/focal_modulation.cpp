@@ -7,8 +7,10 @@
 
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
 
@@ -47,8 +49,8 @@ void run_reference(const Problem& p) {
 }
 
 template <cpu::Isa kIsa>
-std::string can_gather(const Problem&) {
-  return detail::lacks(kIsa);
+std::string can_gather(const Problem& p) {
+  return detail::lacks(kIsa, p.out);
 }
 
 template <cpu::Isa kIsa>
@@ -67,14 +69,23 @@ void run_gather(const Problem& p) {
                                   .scale = p.scale});
 }
 
+std::string can_gather_cuda(const Problem& p) {
+  if (std::string reason = detail::is_elsewhere(DeviceType::cuda, p.out); !reason.empty()) return reason;
+  if (p.levels.size() > cuda::kMostFocalLevels)
+    return fmt::format("{} levels, more than {}", p.levels.size(), cuda::kMostFocalLevels);
+  return {};
+}
+void run_gather_cuda(const Problem& p) { cuda::attention_ops().gather_focal_levels(p.levels, p.gates, p.whole, p.scale, p.out); }
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda", can_gather_cuda, run_gather_cuda},
 #if defined(VITRINE_X86)
     {"gather_avx512_bf16", can_gather<cpu::Isa::avx512_bf16>, run_gather<cpu::Isa::avx512_bf16>},
     {"gather_avx512", can_gather<cpu::Isa::avx512>, run_gather<cpu::Isa::avx512>},
     {"gather_avx2", can_gather<cpu::Isa::avx2>, run_gather<cpu::Isa::avx2>},
 #endif
     {"gather_scalar", can_gather<cpu::Isa::scalar>, run_gather<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.out); }, run_reference},
 };
 
 void validate(const std::vector<Tensor>& levels, const Tensor& gates, const Tensor& whole) {
@@ -95,6 +106,8 @@ void validate(const std::vector<Tensor>& levels, const Tensor& gates, const Tens
   for (std::size_t l = 0; l < levels.size(); ++l)
     if (!fits(levels[l], map))
       fail(fmt::format("level {}", l), levels[l], fmt::format("{} {}", name_of(gates.dtype()), map.to_string()));
+  detail::check_same_device("gather_focal_levels", gates, whole);
+  for (const Tensor& level : levels) detail::check_same_device("gather_focal_levels", gates, level);
 }
 
 }  // namespace

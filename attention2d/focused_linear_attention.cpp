@@ -9,6 +9,7 @@
 
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/cpu/linear_attention.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/depthwise.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/linear_attention.h>
@@ -22,6 +23,7 @@ namespace {
 
 // u <- |u| u^f / |u^f| of u = (relu(x + added) + 1e-6) inverse_scale, in the place of x [B, N, C], a view.
 void focus(Tensor& x, const Tensor& added, const Tensor& inverse_scale, double power) {
+  if (cuda::is_on_gpu(x)) return cuda::attention_ops().focus(x, added, inverse_scale, static_cast<float>(power));
   const std::int64_t tokens = x.size(1), channels = x.size(2), bytes = static_cast<std::int64_t>(size_of(x.dtype()));
   const auto kernel = cpu::linear_attention_kernels(cpu::isa()).focus;
   cpu::parallel_for(x.size(0) * tokens, std::max<std::int64_t>(1, 8192 / channels), [&](std::int64_t begin, std::int64_t end) {
@@ -66,7 +68,7 @@ FocusedLinearAttention::FocusedLinearAttention(const Weights& w, const FocusedLi
     reduce = KeyReduction(w, c.dim, c.sr_ratio, c.linear);
   }
   if (!c.mix_only) proj = Linear(w / "proj", c.dim, c.dim, proj_options);
-  positional_encoding = w.get("positional_encoding", {1, tokens, c.dim}).view({tokens, c.dim});
+  positional_encoding = w.on_device("positional_encoding", {1, tokens, c.dim}).view({tokens, c.dim});
   inverse_scale = w.get("scale", {1, 1, c.dim}).view({c.dim}).clone();
   float* scale = inverse_scale.data<float>();
   std::transform(scale, scale + c.dim, scale, [](float s) {  // log(1 + e^s) without overflow
@@ -80,6 +82,7 @@ FocusedLinearAttention::FocusedLinearAttention(const Weights& w, const FocusedLi
     for (std::int64_t tap = 0; tap < k * k; ++tap)
       kernels.data<float>()[tap * c.dim + i] = weight.data<float>()[i % d * k * k + tap];
   }
+  for (Tensor* t : {&inverse_scale, &kernels, &bias}) *t = t->to(w.device());
 }
 
 Tensor FocusedLinearAttention::operator()(const Tensor& x, Tensor residual) const {

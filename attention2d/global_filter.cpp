@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/loops.h>
 #include <vitrine/layers/mix_rows.h>
@@ -63,6 +64,10 @@ void interleave_rows(const Tensor& a, const Tensor& b, Tensor& y) {
 // a, b [B, H, W, C], contiguous and of one type -> [B, H, W, 2 C], channel by channel.
 Tensor interleaved(const Tensor& a, const Tensor& b) {
   Tensor y = Tensor::empty({a.size(0), a.size(1), a.size(2), 2 * a.size(3)}, a.dtype(), a.device());
+  if (cuda::is_on_gpu(a)) {
+    if (y.numel() > 0) cuda::attention_ops().interleave(a, b, y);
+    return y;
+  }
   a.dtype() == DType::f32 ? interleave_rows<std::uint32_t>(a, b, y) : interleave_rows<std::uint16_t>(a, b, y);
   return y;
 }
@@ -78,7 +83,7 @@ GlobalFilter::GlobalFilter(const Weights& w, std::int64_t channels, std::int64_t
   w.release("complex_weight");
 }
 
-GlobalFilter::Transforms GlobalFilter::make(std::int64_t H, std::int64_t W) const {
+GlobalFilter::Transforms GlobalFilter::make(std::int64_t H, std::int64_t W, Device device) const {
   const std::int64_t K = W / 2 + 1;
   const double scale = 1.0 / (static_cast<double>(H) * static_cast<double>(W));  // of both transforms together
   const auto one = [](std::int64_t, std::int64_t) { return 1.0; };
@@ -102,6 +107,9 @@ GlobalFilter::Transforms GlobalFilter::make(std::int64_t H, std::int64_t W) cons
   const Tensor sized = fits ? weight : resize(weight, H, K, {.mode = ResizeMode::bilinear, .align_corners = true});
   t.real = sized.select(0, 0);
   t.imaginary = sized.select(0, 1);
+  for (Tensor* part :
+       {&t.row_cos, &t.row_sin, &t.columns, &t.columns_back, &t.row_cos_back, &t.row_sin_back, &t.real, &t.imaginary})
+    *part = part->to(device);
   return t;
 }
 
@@ -110,10 +118,11 @@ Tensor GlobalFilter::operator()(const Tensor& x) const {
   if (x.rank() != 4 || x.size(3) != channels || !is_floating_point(x.dtype()) || x.numel() == 0)
     throw Error(fmt::format("global_filter: x is {}, expected a floating [B, H, W, {}]", x.shape().to_string(), channels));
   const std::int64_t B = x.size(0), H = x.size(1), W = x.size(2), K = W / 2 + 1;
-  const Transforms t = cache.get(H, W, [&] { return make(H, W); });
+  const Transforms t = cache.get(H, W, [&] { return make(H, W, x.device()); });
   const Tensor map = x.to(DType::f32);
   // Along the rows: [B, H, W, C] -> [B, 2, H, K, C]
-  Tensor spectrum = Tensor::empty({B, 2, H, K, channels}), turned = Tensor::empty({B, 2, H, K, channels});
+  Tensor spectrum = Tensor::empty({B, 2, H, K, channels}, DType::f32, x.device()),
+         turned = Tensor::empty({B, 2, H, K, channels}, DType::f32, x.device());
   Tensor real = spectrum.select(1, 0), imaginary = spectrum.select(1, 1);
   mix_rows(real, t.row_cos, map);
   mix_rows(imaginary, t.row_sin, map);
@@ -127,7 +136,7 @@ Tensor GlobalFilter::operator()(const Tensor& x) const {
   copy_(imaginary, multiply(a, t.imaginary));
   add_(imaginary, multiply(b, t.real));
   mix_rows(stacked_turned, t.columns_back, stacked);
-  Tensor y = Tensor::empty({B, H, W, channels});
+  Tensor y = Tensor::empty({B, H, W, channels}, DType::f32, x.device());
   mix_rows(y, t.row_cos_back, a);
   mix_rows(y, t.row_sin_back, b, true);
   return y.to(x.dtype());

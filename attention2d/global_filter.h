@@ -36,9 +36,9 @@ struct VITRINE_API GlobalFilter {
     Tensor row_cos_back, row_sin_back;  // [W, K]
     Tensor real, imaginary;             // [H, K, C]: the weights
   };
-  Transforms make(std::int64_t height, std::int64_t width) const;
+  Transforms make(std::int64_t height, std::int64_t width, Device device) const;
 
-  Tensor weight;  // f32 [2, h, w, C]
+  Tensor weight;  // f32 [2, h, w, C], on the CPU: transforms are made there
   detail::SizeCache<Transforms> cache;
 };
 

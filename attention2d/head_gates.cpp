@@ -65,7 +65,7 @@ Tensor HeadGates::operator()(const Tensor& x) const {
   Shape shape = x.shape();
   shape[shape.rank() - 1] = config.num_heads;
   if (cuda::is_on_gpu(x)) {
-    cuda::attention_ops().head_gates(shared, choice, groups, gates);
+    if (N > 0) cuda::attention_ops().head_gates(shared, choice, groups, gates);
     return gates.view(shape);
   }
   std::vector<float> kept(static_cast<std::size_t>(routed));

@@ -26,7 +26,8 @@ Tensor taps_first(const Tensor& rows, std::int64_t head_dim) {
 // The depth-wise kernels of every sample, f32 [B, 3, 3, C].
 Tensor predict_kernels(const InlineAttention& m, const Tensor& token) {
   const std::int64_t B = token.size(0), C = m.config.dim, heads = m.config.num_heads, d = C / heads;
-  Tensor hidden = Tensor::empty({B, C}), kernels = Tensor::empty({B, heads * kTaps * d});
+  Tensor hidden = Tensor::empty({B, C}, DType::f32, token.device());
+  Tensor kernels = Tensor::empty({B, heads * kTaps * d}, DType::f32, token.device());
   const auto each_head = [&](const std::vector<Linear>& layers, const Tensor& from, Tensor& to) {
     for (std::int64_t h = 0; h < heads; ++h) {
       Tensor part = to.slice(1, h * to.size(1) / heads, (h + 1) * to.size(1) / heads);

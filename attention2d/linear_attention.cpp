@@ -12,8 +12,10 @@
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/cpu/linear_attention.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/memory.h>
@@ -57,6 +59,7 @@ struct Problem {
 
 void check_weights(const Tensor& weights, const char* name, const Tensor& x) {
   if (!weights.defined()) return;
+  detail::check_same_device("linear_attention", x, weights);
   const Shape expected{x.size(0), x.size(2), x.size(1)};
   if (weights.dtype() != DType::f32 || weights.shape() != expected || !weights.is_contiguous())
     throw Error(fmt::format("linear_attention: {} is {} {}, expected contiguous f32 {}", name, name_of(weights.dtype()),
@@ -67,6 +70,7 @@ void check_rotation(const Tensor& q, const Tensor& k, const LinearAttentionOptio
   if (o.sin.defined() != o.cos.defined()) throw Error("linear_attention: of sin and cos one is missing");
   if (!o.sin.defined()) return;
   const std::int64_t tokens = q.size(1), dim = q.size(3);
+  for (const Tensor* t : {&o.sin, &o.cos}) detail::check_same_device("linear_attention", q, *t);
   for (const Tensor* t : {&o.sin, &o.cos})
     if (t->dtype() != DType::f32 || t->shape() != Shape{tokens, dim} || !t->is_contiguous())
       throw Error(fmt::format("linear_attention: {} is {} {}, expected contiguous f32 [{}, {}]", t == &o.sin ? "sin" : "cos",
@@ -214,17 +218,37 @@ void run_reference(const Problem& p) {
 
 // --- kernels ----------------------------------------------------------------------------------------------------
 
-template <cpu::Isa kIsa>
-std::string can_run_fused(const Problem&) {
-  return detail::lacks(kIsa);
+const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+
+// The rule that gives a normalizer, and its numbers.
+struct Normalization {
+  StateRule rule = StateRule::plain;
+  float numerator = 1, denominator = 1;
+};
+Normalization normalization_of(const LinearAttentionOptions& o, std::int64_t keys) {
+  const float mean = 1.0f / static_cast<float>(keys);
+  switch (o.normalizer) {
+    case LinearNormalizer::none:
+      break;
+    case LinearNormalizer::sum:
+      return {StateRule::ratio, o.scale, 1};
+    case LinearNormalizer::mean:
+      return {StateRule::ratio, o.scale * mean, mean};
+    case LinearNormalizer::subtract:
+      return {StateRule::centred, o.scale * mean, 1};
+  }
+  return {StateRule::plain, o.scale, 1};
 }
 
-const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+template <cpu::Isa kIsa>
+std::string can_run_fused(const Problem& p) {
+  return detail::lacks(kIsa, p.q);
+}
 
 template <cpu::Isa kIsa>
 void run_fused(const Problem& p) {
   const auto& o = p.options;
-  const float mean = 1.0f / static_cast<float>(p.k.size(1));
+  const Normalization n = normalization_of(o, p.k.size(1));
   cpu::LinearAttentionProblem f;
   f.q = detail::heads_view(p.q);
   f.k = detail::heads_view(p.k);
@@ -240,24 +264,10 @@ void run_fused(const Problem& p) {
   f.query_map = o.query_map;
   f.key_map = o.key_map;
   f.feature_scale = o.feature_scale;
-  f.numerator = o.scale;
+  f.rule = n.rule;
+  f.numerator = n.numerator;
+  f.denominator = n.denominator;
   f.eps = o.eps;
-  switch (o.normalizer) {
-    case LinearNormalizer::none:
-      break;
-    case LinearNormalizer::sum:
-      f.rule = cpu::StateRule::ratio;
-      break;
-    case LinearNormalizer::mean:
-      f.rule = cpu::StateRule::ratio;
-      f.numerator *= mean;
-      f.denominator = mean;
-      break;
-    case LinearNormalizer::subtract:
-      f.rule = cpu::StateRule::centred;
-      f.numerator *= mean;
-      break;
-  }
   f.key_weights = data_or_null(o.key_weights);
   f.query_weights = data_or_null(o.query_weights);
   f.sin = data_or_null(o.sin);
@@ -265,13 +275,22 @@ void run_fused(const Problem& p) {
   cpu::linear_attention(kIsa, f);
 }
 
+std::string can_run_cuda(const Problem& p) { return detail::is_elsewhere(DeviceType::cuda, p.q); }
+void run_cuda(const Problem& p) {
+  const auto& o = p.options;
+  const Normalization n = normalization_of(o, p.k.size(1));
+  cuda::attention_ops().linear_attention({p.q, p.k, p.v, o.query_map, o.key_map, o.feature_scale, n.rule, n.numerator,
+                                          n.denominator, o.eps, o.key_weights, o.query_weights, o.sin, o.cos, p.out});
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda", can_run_cuda, run_cuda},
 #if defined(VITRINE_X86)
     {"fused_avx512", can_run_fused<cpu::Isa::avx512>, run_fused<cpu::Isa::avx512>},
     {"fused_avx2", can_run_fused<cpu::Isa::avx2>, run_fused<cpu::Isa::avx2>},
 #endif
     {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.q); }, run_reference},
 };
 
 cpu::FeatureProblem feature_problem(const char* op, const Tensor& x, FeatureMap map) {
@@ -317,6 +336,11 @@ Tensor linear_attention(const Tensor& q, const Tensor& k, const Tensor& v, const
 Tensor feature_sums(const Tensor& x, FeatureMap map, const Tensor& weights) {
   cpu::FeatureProblem p = feature_problem("feature_sums", x, map);
   check_weights(weights, "weights", x);
+  if (cuda::is_on_gpu(x)) {
+    Tensor sums = Tensor::empty({p.images, p.heads, p.dim}, DType::f32, x.device());
+    if (sums.numel() > 0) cuda::attention_ops().feature_sums(x, map, weights, sums);
+    return sums;
+  }
   p.weights = data_or_null(weights);
   const std::int64_t chunks = cpu::linear_attention_kernels(cpu::isa()).feature_chunks(p);
   Tensor partial = Tensor::empty({p.images, p.heads, chunks, p.dim});
@@ -337,8 +361,13 @@ Tensor feature_dots(const Tensor& x, FeatureMap map, const Tensor& u) {
     throw Error(fmt::format("feature_dots: u is {}, expected contiguous f32 {}",
                             u.defined() ? fmt::format("{} {}", name_of(u.dtype()), u.shape().to_string()) : "undefined",
                             expected.to_string()));
+  detail::check_same_device("feature_dots", x, u);
+  Tensor dots = Tensor::empty({p.images, p.heads, p.tokens}, DType::f32, x.device());
+  if (cuda::is_on_gpu(x)) {
+    if (dots.numel() > 0) cuda::attention_ops().feature_dots(x, map, u, dots);
+    return dots;
+  }
   p.vector = u.data<float>();
-  Tensor dots = Tensor::empty({p.images, p.heads, p.tokens});
   p.result = dots.data<float>();
   run_features(p, [](const cpu::LinearAttentionKernels& kernels) { return kernels.feature_dots; });
   return dots;

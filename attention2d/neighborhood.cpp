@@ -14,8 +14,10 @@
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
+#include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
+#include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/cpu/parallel.h>
 #include <vitrine/layers/ops.h>
@@ -50,7 +52,7 @@ void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
     if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
       throw Error(fmt::format("neighborhood_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
                               name_of(t->dtype()), name_of(q.dtype())));
-    if (t->device().type != DeviceType::cpu) throw Error(fmt::format("neighborhood_attention: {} is not on the cpu", name));
+    detail::check_same_device("neighborhood_attention", q, *t);
   }
   bool fit = k.rank() == q.rank() && v.rank() == q.rank() && k.size(-1) == q.size(-1) && k.size(-2) == v.size(-2);
   for (int a = 0; fit && a < q.rank() - 2; ++a) fit = k.size(a) == q.size(a) && v.size(a) == q.size(a);
@@ -77,6 +79,7 @@ void validate_window(const Tensor& q, const NeighborhoodOptions& o) {
                               o.kernel_size[a]));
   }
   if (!o.rpb.defined()) return;
+  detail::check_same_device("neighborhood_attention", q, o.rpb);
   for (int a = 0; a < axes; ++a)
     if (axes != 2 || o.stride[a] != 1 || o.is_causal[a])
       throw Error("neighborhood_attention: a position bias needs 2 axes, stride 1 and no causal axis");
@@ -91,6 +94,7 @@ void validate_additional(const Tensor& k, const Tensor& v, const NeighborhoodOpt
   if (ak.defined() != av.defined())
     throw Error("neighborhood_attention: additional_keys and additional_values go together, one is missing");
   if (!ak.defined()) return;
+  for (const Tensor* t : {&ak, &av}) detail::check_same_device("neighborhood_attention", k, *t);
   const std::int64_t n = ak.rank() == 4 ? ak.size(1) : 0;
   const Shape keys{k.size(0), n, k.size(-2), k.size(-1)}, values{k.size(0), n, k.size(-2), v.size(-1)};
   if (ak.shape() != keys || av.shape() != values || ak.dtype() != k.dtype() || av.dtype() != k.dtype())
@@ -193,7 +197,7 @@ bool is_wide(const Problem& p) { return cpu::isa() >= cpu::Isa::avx512 && p.axes
 
 template <cpu::Isa kIsa>
 std::string can_run_fused(const Problem& p) {
-  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  if (std::string reason = detail::lacks(kIsa, p.q); !reason.empty()) return reason;
   if (p.options.impl.empty() && is_wide(p)) return "tiles are faster for a window as wide";
   for (int a = 0; a < p.axes(); ++a) {
     if (p.options.stride[a] != 1) return "stride above 1";
@@ -239,8 +243,8 @@ void run_fused(const Problem& p) {
 }
 
 template <cpu::Isa kIsa>
-std::string can_run_tiles(const Problem&) {
-  return detail::lacks(kIsa);
+std::string can_run_tiles(const Problem& p) {
+  return detail::lacks(kIsa, p.q);
 }
 
 template <cpu::Isa kIsa>
@@ -283,7 +287,7 @@ void run_tiles(const Problem& p) {
 // Where the window is all of a residue class, each class is global attention over its tokens; its bias is written out.
 template <cpu::Isa kIsa>
 std::string can_run_classes(const Problem& p) {
-  if (std::string reason = detail::lacks(kIsa); !reason.empty()) return reason;
+  if (std::string reason = detail::lacks(kIsa, p.q); !reason.empty()) return reason;
   for (int a = 0; a < p.axes(); ++a) {
     if (p.options.is_causal[a]) return "a causal axis";
     if (p.options.kernel_size[a] * p.options.dilation[a] != p.q.size(a + 1)) return "the window is not all of its class";
@@ -346,7 +350,24 @@ void run_classes(const Problem& p) {
   cpu::flash_attention(kIsa, f);
 }
 
+template <std::int64_t kMostDim>
+std::string can_run_cuda(const Problem& p) {
+  return detail::lacks_gpu(p.q, p.v, kMostDim);
+}
+
+template <auto kOp>
+void run_cuda(const Problem& p) {
+  using Window = cuda::LocalAxis::Window;
+  const NeighborhoodOptions& o = p.options;
+  cuda::LocalAxis axes[3];
+  for (std::size_t a = 0; a < static_cast<std::size_t>(p.axes()); ++a)
+    axes[a] = {o.is_causal[a] ? Window::causal : Window::slides, o.kernel_size[a], o.dilation[a], o.stride[a]};
+  (cuda::attention_ops().*kOp)({p.q, p.k, p.v, axes, 0, p.scale, o.rpb, o.additional_keys, o.additional_values, p.out});
+}
+
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
+    {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)
     {"classes_avx512_bf16", can_run_classes<cpu::Isa::avx512_bf16>, run_classes<cpu::Isa::avx512_bf16>},
     {"classes_avx512", can_run_classes<cpu::Isa::avx512>, run_classes<cpu::Isa::avx512>},
@@ -361,7 +382,7 @@ constexpr detail::Candidate<Problem> kCandidates[] = {
     {"classes_scalar", can_run_classes<cpu::Isa::scalar>, run_classes<cpu::Isa::scalar>},
     {"fused_scalar", can_run_fused<cpu::Isa::scalar>, run_fused<cpu::Isa::scalar>},
     {"tiles_scalar", can_run_tiles<cpu::Isa::scalar>, run_tiles<cpu::Isa::scalar>},
-    {"reference", [](const Problem&) { return std::string(); }, run_reference},
+    {"reference", [](const Problem& p) { return detail::is_elsewhere(DeviceType::cpu, p.q); }, run_reference},
 };
 
 }  // namespace
@@ -418,7 +439,7 @@ NeighborhoodAttention::NeighborhoodAttention(const Weights& w, const Neighborhoo
     detail::check_size(where, "dilation", c.dilation[static_cast<std::size_t>(axis)]);
   }
   qkv = Linear(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias});
-  if (c.rel_pos_bias) rpb = w.get("rpb", {c.num_heads, 2 * c.kernel_size[0] - 1, 2 * c.kernel_size[1] - 1});
+  if (c.rel_pos_bias) rpb = w.on_device("rpb", {c.num_heads, 2 * c.kernel_size[0] - 1, 2 * c.kernel_size[1] - 1});
   proj = Linear(w / "proj", c.dim, c.dim, proj_options);
 }
 

@@ -18,12 +18,10 @@ namespace vitrine {
 
 namespace {
 
-struct Rotation {
-  Tensor sin, cos;  // [rows * columns, D]
-};
+using Rotation = RalaAttention::Rotation;
 
 // Pair j of either half turns by 10000 ** -(j / (D / 4 - 1)) a step: both ends included.
-Rotation make_rotation(std::int64_t rows, std::int64_t columns, std::int64_t dim) {
+Rotation make_rotation(std::int64_t rows, std::int64_t columns, std::int64_t dim, Device device) {
   const std::int64_t pairs = dim / 4, longest = std::max(rows, columns);
   std::vector<float> sin(static_cast<std::size_t>(longest * dim / 2)), cos(sin.size());  // of a position, each pair twice
   cpu::parallel_for(longest, 32, [&](std::int64_t begin, std::int64_t end) {
@@ -45,7 +43,7 @@ Rotation make_rotation(std::int64_t rows, std::int64_t columns, std::int64_t dim
   };
   spread(sin, r.sin);
   spread(cos, r.cos);
-  return r;
+  return {r.sin.to(device), r.cos.to(device)};
 }
 
 Tensor linear(const Tensor& q, const Tensor& k, const Tensor& v, const Rotation& turn) {
@@ -79,7 +77,7 @@ Tensor RalaAttention::operator()(const Tensor& x, Tensor residual) const {
   const auto tokens = [&](int i) { return map(i).flatten(1, 2).unflatten(2, {config.num_heads, d}); };
   Tensor q = tokens(0), k = tokens(1), y;
   const Tensor v = tokens(2);
-  const Rotation turn = make_rotation(x.size(1), x.size(2), d);
+  const Rotation turn = rotation.get(x.size(1), x.size(2), [&] { return make_rotation(x.size(1), x.size(2), d, x.device()); });
   if (config.linear) {
     y = linear(q, k, v, turn);
   } else {

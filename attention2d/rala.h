@@ -14,6 +14,7 @@
 #include <vitrine/layers/conv.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/layers/linear.h>
+#include <vitrine/layers/size_cache.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/layers/weights.h>
 
@@ -34,6 +35,11 @@ struct VITRINE_API RalaAttention {
   RalaAttentionConfig config;
   Linear qkvo, proj;
   Conv2d lepe;
+
+  struct Rotation {
+    Tensor sin, cos;  // [H W, head_dim]
+  };
+  detail::SizeCache<Rotation> rotation;  // of a map's size
 };
 
 }  // namespace vitrine

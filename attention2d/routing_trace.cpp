@@ -53,8 +53,9 @@ Tensor traced_choice(Tensor choice) {
     throw Error(
         fmt::format("routing: a choice of {} in a trace where it is {}", choice.shape().to_string(), traced.shape().to_string()));
   trace.choosers += choice.numel() / std::max<std::int64_t>(1, choice.size(-1));
-  trace.overridden +=
-      choice.dtype() == DType::i32 ? differing_rows<std::int32_t>(choice, traced) : differing_rows<std::int64_t>(choice, traced);
+  const Tensor chosen = choice.to(Device{}), recorded = traced.to(Device{});
+  trace.overridden += choice.dtype() == DType::i32 ? differing_rows<std::int32_t>(chosen, recorded)
+                                                   : differing_rows<std::int64_t>(chosen, recorded);
   return traced.to(choice.device());
 }
 

@@ -15,14 +15,6 @@ struct HeadsView {
   std::int64_t image = 0, head = 0, token = 0;
 };
 
-// What becomes of the state S = sum_j w_j phi(k_j) v_j^T, z = sum_j w_j phi(k_j), and so of out_i = u_i phi(q_i) ...
-enum class StateRule : std::uint8_t {
-  plain,            // numerator S
-  ratio,            // numerator S / (phi(q_i).(denominator z) + eps)
-  centred,          // numerator (S - z m^T), plus m, the mean of v
-  channel_softmax,  // A^T with A = softmax over the columns of numerator S; features are as many as value channels
-};
-
 struct LinearAttentionProblem {
   HeadsView q, k, v, out;
   FloatType type = FloatType::f32;  // of all four

@@ -157,6 +157,7 @@ VITRINE_DEVICE float exp_of(float x) { return expf(x); }
 VITRINE_DEVICE double exp_of(double x) { return ::exp(x); }
 VITRINE_DEVICE double sine_of(double x) { return ::sin(x); }
 VITRINE_DEVICE double cosine_of(double x) { return ::cos(x); }
+VITRINE_DEVICE float log_of(float x) { return logf(x); }
 VITRINE_DEVICE float erf_of(float x) { return erff(x); }
 VITRINE_DEVICE float tanh_of(float x) { return tanhf(x); }
 VITRINE_DEVICE float sqrt_of(float x) { return sqrtf(x); }
@@ -238,6 +239,7 @@ inline float exp_of(float x) { return std::exp(x); }
 inline double exp_of(double x) { return std::exp(x); }
 inline double sine_of(double x) { return std::sin(x); }
 inline double cosine_of(double x) { return std::cos(x); }
+inline float log_of(float x) { return std::log(x); }
 inline float erf_of(float x) { return std::erf(x); }
 inline float tanh_of(float x) { return std::tanh(x); }
 inline float sqrt_of(float x) { return std::sqrt(x); }

@@ -21,8 +21,8 @@ namespace {
 constexpr std::string_view kKernels[] = {VITRINE_CUDA_OPS(VITRINE_CUDA_NAME) VITRINE_CUDA_ATTENTION(VITRINE_CUDA_NAME) "linear",
                                          "linear_epilogue", "conv2d", "conv_transpose2d", "depthwise_conv2d"};
 // Those that compute in f32 only, whatever their callers' type is.
-constexpr std::string_view kOnlyF32[] = {"top_k",      "mix_rows",  "products",      "window_boxes",
-                                         "head_gates", "sinusoids", "gather_columns"};
+constexpr std::string_view kOnlyF32[] = {"top_k",      "mix_rows",  "products",       "window_boxes",
+                                         "head_gates", "sinusoids", "gather_columns", "flow_shares"};
 // Those that move indices.
 constexpr std::string_view kOfIntegers[] = {"routed_tokens", "merge_pairs"};
 

@@ -1,0 +1,254 @@
+// What the kernels of local attention share: a launch's problem, its tiles, and who sees whom.
+//
+// A tile is 64 queries, a box of one residue class of the dilations; the keys that its queries see lie in a box, too, the union
+// of their windows, which goes by in tiles of 64 keys. The shapes of both tiles are those with the least tiles to compute (a line
+// of 64, a square of 8 x 8, a cube of 4 x 4 x 4 and all between). Which keys of a tile a query sees are 64 bits, made once a
+// tile.
+//
+//      queries                 keys: the union of the windows, in tiles       query q, key tile:  0011 1110
+//      +-----------+           +-------+-------+                                                  0011 1110
+//      | q . . . . |           | K V   | K V   |                                                  0000 0000
+//      | . . . . . |           +-------+-------+
+//      | . . . . . |           | K V   | K V   |      further tokens, which all see, are tiles at the end
+//      +-----------+           +-------+-------+
+#pragma once
+
+#include <vitrine/attention2d/cuda/backend.h>
+#include <vitrine/layers/cuda/launch.h>
+#include <vitrine/layers/cuda/math.h>
+
+namespace vitrine::cuda::local {
+
+constexpr int kTile = 64;  // queries and keys of a tile
+constexpr float kLog2e = 1.44269504088896341f;
+
+// Strides in elements; rows may be copied by 16 bytes where they are aligned.
+struct View {
+  const void* data;
+  std::int64_t image, axis[3], head;
+  bool is_aligned;
+};
+
+// One and two axes are three with leading sizes of 1.
+struct Problem {
+  std::int64_t images;
+  int heads, key_heads, dim, value_dim;
+  int size[3], kernel[3], dilation[3], stride[3];
+  LocalAxis::Window window[3];
+  int radius_square;  // 0: no disc
+  View q, k, v, out, extra_k, extra_v;
+  int extra;
+  float scale;
+  const float* rpb;
+  std::int64_t rpb_head;
+  int rpb_row, rpb_center[2];
+  int query_log[3], key_log[3];  // a tile's sides are powers of two
+  int classes, tiles[3];         // residue classes; tiles of the largest of them
+
+  bool is_plain() const { return !rpb && scale > 0; }
+};
+
+Problem problem_of(const LocalArgs& args);
+void attend_f32(const Problem& p, const Tensor& shown);
+void attend_f16(const Problem& p, const Tensor& shown);
+void attend_bf16(const Problem& p, const Tensor& shown);
+
+struct Interval {
+  int first, end;
+};
+
+VITRINE_DEVICE int least(int a, int b) { return a < b ? a : b; }
+VITRINE_DEVICE int most(int a, int b) { return a > b ? a : b; }
+
+// What the query at place i of the n of its class sees of the class, on one axis.
+VITRINE_DEVICE Interval window_at(const Problem& p, int axis, int n, int i) {
+  const int kernel = p.kernel[axis], stride = p.stride[axis];
+  if (p.window[axis] == LocalAxis::Window::reach) return {most(i - kernel + 1, 0), least(i + kernel, n)};
+  const bool is_causal = p.window[axis] == LocalAxis::Window::causal;
+  const int leader = stride == 1 ? i : least(i / stride * stride + (is_causal ? stride - 1 : stride / 2), n - 1);
+  if (is_causal) return {most(leader - kernel + 1, 0), i + 1};
+  const int first = most(least(leader - kernel / 2, n - kernel), 0);
+  return {first, first + kernel};
+}
+
+// How far a disc reaches in x where the rows are dy apart: the largest dx with dx^2 + dy^2 < radius^2; below zero: nowhere.
+VITRINE_DEVICE int half_width(const Problem& p, int dy) {
+  const int rest = p.radius_square - 1 - dy * dy;
+  if (rest < 0) return -1;
+  int dx = static_cast<int>(sqrt_of(static_cast<float>(rest)));
+  while (dx * dx > rest) --dx;
+  while ((dx + 1) * (dx + 1) <= rest) ++dx;
+  return dx;
+}
+
+// A residue class of a head of an image.
+struct Grid {
+  std::int64_t image;
+  int head, key_head, residue[3], size[3];
+
+  template <typename T>
+  VITRINE_DEVICE const T* row(const Problem& p, const View& view, int of_head, int t, int y, int x) const {
+    return static_cast<const T*>(view.data) + image * view.image + of_head * view.head +
+           std::int64_t{residue[0] + t * p.dilation[0]} * view.axis[0] +
+           std::int64_t{residue[1] + y * p.dilation[1]} * view.axis[1] +
+           std::int64_t{residue[2] + x * p.dilation[2]} * view.axis[2];
+  }
+  template <typename T>
+  VITRINE_DEVICE const T* extra_row(const View& view, int token) const {
+    return static_cast<const T*>(view.data) + image * view.image + key_head * view.head + token * view.axis[2];
+  }
+};
+
+// (image, head, class) number i.
+VITRINE_DEVICE Grid grid_at(const Problem& p, std::int64_t i) {
+  Grid g;
+  std::int64_t at = i / p.classes;
+  auto residue = static_cast<int>(i - at * p.classes);
+  for (int a = 2; a >= 0; --a) {
+    const int all = least(p.dilation[a], p.size[a]);
+    g.residue[a] = residue % all;
+    residue /= all;
+    g.size[a] = (p.size[a] - g.residue[a] + p.dilation[a] - 1) / p.dilation[a];
+  }
+  g.image = at / p.heads;
+  g.head = static_cast<int>(at - g.image * p.heads);
+  g.key_head = g.head / (p.heads / p.key_heads);
+  return g;
+}
+
+// The block's tile of queries and the tiles of keys that it goes through.
+struct Tile {
+  Grid grid;
+  int first[3];      // of the queries
+  Interval seen[3];  // by any of them
+  int steps[3];      // tiles of keys an axis
+  int grid_steps, all_steps;
+
+  VITRINE_DEVICE bool has_query(int axis, int i) const { return i < grid.size[axis]; }
+};
+
+struct Place {
+  int t, y, x;
+};
+// Of element i of a tile whose sides are 2^log.
+VITRINE_DEVICE Place place_in(const int (&log)[3], int i) {
+  return {i >> (log[2] + log[1]), (i >> log[2]) & ((1 << log[1]) - 1), i & ((1 << log[2]) - 1)};
+}
+
+// False where the class has no such tile.
+VITRINE_DEVICE bool tile_at(const Problem& p, std::int64_t i, Tile& tile) {
+  for (int a = 2; a >= 0; --a) {
+    const std::int64_t next = i / p.tiles[a];
+    tile.first[a] = static_cast<int>(i - next * p.tiles[a]) << p.query_log[a];
+    i = next;
+  }
+  tile.grid = grid_at(p, i);
+  tile.grid_steps = 1;
+  for (int a = 0; a < 3; ++a) {
+    const int n = tile.grid.size[a], first = tile.first[a];
+    if (first >= n) return false;
+    const int last = least(first + (1 << p.query_log[a]), n) - 1;
+    tile.seen[a] = {window_at(p, a, n, first).first, window_at(p, a, n, last).end};
+    tile.steps[a] = (tile.seen[a].end - tile.seen[a].first + (1 << p.key_log[a]) - 1) >> p.key_log[a];
+    tile.grid_steps *= tile.steps[a];
+  }
+  tile.all_steps = tile.grid_steps + (p.extra + kTile - 1) / kTile;
+  return true;
+}
+
+// The place of query r, with x = -1 where there is none.
+VITRINE_DEVICE Place query_at(const Problem& p, const Tile& tile, int r) {
+  Place q = place_in(p.query_log, r);
+  q.t += tile.first[0];
+  q.y += tile.first[1];
+  q.x += tile.first[2];
+  if (!tile.has_query(0, q.t) || !tile.has_query(1, q.y) || !tile.has_query(2, q.x)) q.x = -1;
+  return q;
+}
+
+// One step: a tile of keys of the grid, or of the further tokens from `extra` on.
+struct Step {
+  int first[3];
+  int extra;  // below zero: of the grid
+};
+VITRINE_DEVICE Step step_at(const Problem& p, const Tile& tile, int i) {
+  if (i >= tile.grid_steps) return {{0, 0, 0}, (i - tile.grid_steps) * kTile};
+  Step s;
+  s.extra = -1;
+  for (int a = 2; a >= 0; --a) {
+    const int next = i / tile.steps[a];
+    s.first[a] = tile.seen[a].first + ((i - next * tile.steps[a]) << p.key_log[a]);
+    i = next;
+  }
+  return s;
+}
+
+// The row of key j of a step, in k or v; null: none, to be zeros.
+template <typename T>
+VITRINE_DEVICE const T* key_row(const Problem& p, const Tile& tile, const Step& s, const View& view, const View& extra, int j) {
+  if (s.extra >= 0) return s.extra + j < p.extra ? tile.grid.extra_row<T>(extra, s.extra + j) : nullptr;
+  const Place k = place_in(p.key_log, j);
+  const int t = s.first[0] + k.t, y = s.first[1] + k.y, x = s.first[2] + k.x;
+  if (t >= tile.seen[0].end || y >= tile.seen[1].end || x >= tile.seen[2].end) return nullptr;
+  return tile.grid.row<T>(p, view, tile.grid.key_head, t, y, x);
+}
+
+using Bits = std::uint64_t;
+// Bits first .. end - 1 of places that begin at `from`, of which there are 2^log.
+VITRINE_DEVICE Bits bits_of(int first, int end, int from, int log) {
+  first = most(first - from, 0);
+  end = least(end - from, 1 << log);
+  if (first >= end) return 0;
+  return (end == 64 ? ~Bits{0} : (Bits{1} << end) - 1) & ~((Bits{1} << first) - 1);
+}
+
+// Part `part` of two of the keys of a step that query q sees, as bits; whole rows of the tile are either's.
+VITRINE_DEVICE Bits seen_by(const Problem& p, const Tile& tile, const Step& s, const Place& q, int part) {
+  if (q.x < 0) return 0;
+  if (s.extra >= 0) return part == 0 ? bits_of(0, p.extra - s.extra, 0, 6) : 0;
+  const Interval t = window_at(p, 0, tile.grid.size[0], q.t), y = window_at(p, 1, tile.grid.size[1], q.y),
+                 x = window_at(p, 2, tile.grid.size[2], q.x);
+  const int row_log = p.key_log[2], rows = kTile >> row_log;
+  const Bits line = p.radius_square ? 0 : bits_of(x.first, x.end, s.first[2], row_log);
+  Bits all = 0;
+  for (int row = part; row < rows; row += 2) {
+    const int kt = s.first[0] + (row >> p.key_log[1]), ky = s.first[1] + (row & ((1 << p.key_log[1]) - 1));
+    if (kt < t.first || kt >= t.end || ky < y.first || ky >= y.end) continue;
+    Bits keys = line;
+    if (p.radius_square) {
+      const int reach = half_width(p, ky - q.y);
+      keys = bits_of(most(x.first, q.x - reach), least(x.end, q.x + reach + 1), s.first[2], row_log);
+    }
+    all |= keys << (row << row_log);
+  }
+  return all;
+}
+
+// Place of key j's bias less that of its query, in the table of relative positions.
+VITRINE_DEVICE int key_bias_at(const Problem& p, const Step& s, int j) {
+  const Place k = place_in(p.key_log, j);
+  return (s.first[1] + k.y + p.rpb_center[0]) * p.rpb_row + s.first[2] + k.x + p.rpb_center[1];
+}
+VITRINE_DEVICE int query_bias_at(const Problem& p, const Place& q) { return q.y * p.rpb_row + q.x; }
+
+// Maximum and sum of a row's weights so far; the weight of a logit l is 2^(unit l - base).
+struct RowState {
+  float largest = -infinity(), sum = 0;
+
+  struct Step {
+    float base, fade;  // fade: what was summed before counts so much
+  };
+  VITRINE_DEVICE Step advance(float block_largest, float unit) {
+    const float next = larger(block_largest, largest);
+    const float base = next == -infinity() ? 0.0f : next * unit;  // nothing seen yet: all weights are zero
+    const float fade = exp2_of(largest * unit - base);
+    largest = next;
+    sum *= fade;
+    return {base, fade};
+  }
+  VITRINE_DEVICE float factor() const { return sum == 0.0f ? 0.0f : 1.0f / sum; }
+};
+
+inline std::int64_t blocks_of(const Problem& p) { return p.images * p.heads * p.classes * p.tiles[0] * p.tiles[1] * p.tiles[2]; }
+
+}  // namespace vitrine::cuda::local
