@@ -6,13 +6,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <new>
 #include <sstream>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -50,46 +50,40 @@ void* allocate_block(std::size_t bytes) {
   return std::aligned_alloc(kAlignment, bytes);
 }
 
+// Blocks that came back, by size. With what is in use they are never more than the most that was in use at once, and kSlack: a
+// pass that is repeated finds all of its blocks, and large pages need not be cleared for it again.
 class Pool {
  public:
   void* take(std::size_t bytes) {
-    void* block = nullptr;
-    {
-      std::lock_guard lock(mutex_);
-      auto found = free_.find(bytes);
-      if (found != free_.end() && !found->second.empty()) {
-        block = found->second.back();
-        found->second.pop_back();
-        cached_ -= static_cast<std::int64_t>(bytes);
-      }
-    }
+    const auto size = static_cast<std::int64_t>(bytes);
+    const std::int64_t now = in_use_.fetch_add(size) + size;
+    void* block = find(bytes, now);
     if (!block) block = allocate_block(bytes);
     if (!block) {
       trim();
       block = allocate_block(bytes);
     }
-    if (!block) throw Error(fmt::format("out of memory: {} bytes asked for, {} in use", bytes, in_use_.load()));
-    const std::int64_t now = in_use_.fetch_add(static_cast<std::int64_t>(bytes)) + static_cast<std::int64_t>(bytes);
-    std::int64_t peak = peak_.load();
-    while (now > peak && !peak_.compare_exchange_weak(peak, now)) {
+    if (!block) {
+      in_use_ -= size;
+      throw Error(fmt::format("out of memory: {} bytes asked for, {} in use", bytes, in_use_.load()));
     }
+    raise(peak_, now);
+    raise(most_, now);
     return block;
   }
 
   void give(void* block, std::size_t bytes) noexcept {
-    in_use_ -= static_cast<std::int64_t>(bytes);
+    const auto size = static_cast<std::int64_t>(bytes);
+    [[maybe_unused]] const std::int64_t now = in_use_.fetch_sub(size) - size;
 #ifndef VITRINE_SANITIZE  // the sanitizer finds uses after free only in memory that is really freed
-    if (bytes <= kLargestKept && keep(block, bytes)) return;
+    if (keep(block, bytes, now)) return;
 #endif
     std::free(block);
   }
 
   void trim() noexcept {
     std::lock_guard lock(mutex_);
-    for (auto& [bytes, blocks] : free_)
-      for (void* block : blocks) std::free(block);
-    free_.clear();
-    cached_ = 0;
+    shrink(0);
   }
 
   MemoryStats stats() {
@@ -99,26 +93,54 @@ class Pool {
   void reset_peak() { peak_ = in_use_.load(); }
 
  private:
-  [[maybe_unused]] bool keep(void* block, std::size_t bytes) noexcept {
+  // The kept block that came back last, or null, having made room for a new one.
+  void* find(std::size_t bytes, std::int64_t in_use) noexcept {
     std::lock_guard lock(mutex_);
-    if (cached_ + static_cast<std::int64_t>(bytes) > kMostKept) return false;
+    const auto found = free_.lower_bound(bytes);
+    if (found != free_.end() && found->first == bytes) return remove(found);
+    shrink(std::max(most_.load(), in_use) + kSlack - in_use);
+    return nullptr;
+  }
+
+  [[maybe_unused]] bool keep(void* block, std::size_t bytes, std::int64_t in_use) noexcept {
+    std::lock_guard lock(mutex_);
+    const auto size = static_cast<std::int64_t>(bytes);
+    if (in_use + cached_ + size > most_ + kSlack) return false;
     try {
-      free_[bytes].push_back(block);
-    } catch (const std::bad_alloc&) {  // no room for the list itself
+      free_.emplace_hint(free_.lower_bound(bytes), bytes, block);  // before those of its size
+    } catch (const std::bad_alloc&) {                              // no room for the entry itself
       return false;
     }
-    cached_ += static_cast<std::int64_t>(bytes);
+    cached_ += size;
     return true;
   }
 
-  // Larger ones are whole tables of weights, which rarely come back in the same size.
-  [[maybe_unused]] static constexpr std::size_t kLargestKept = std::size_t{256} << 20;
-  [[maybe_unused]] static constexpr std::int64_t kMostKept = std::int64_t{1} << 30;
+  using Free = std::multimap<std::size_t, void*>;
+
+  void* remove(Free::iterator block) noexcept {
+    void* const found = block->second;
+    cached_ -= static_cast<std::int64_t>(block->first);
+    free_.erase(block);
+    return found;
+  }
+
+  // Frees the largest blocks until no more than `most` bytes are kept.
+  void shrink(std::int64_t most) noexcept {
+    while (cached_ > most) std::free(remove(std::prev(free_.end())));
+  }
+
+  static void raise(std::atomic<std::int64_t>& counter, std::int64_t value) noexcept {
+    std::int64_t before = counter;
+    while (value > before && !counter.compare_exchange_weak(before, value)) {
+    }
+  }
+
+  static constexpr std::int64_t kSlack = std::int64_t{1} << 30;
 
   std::mutex mutex_;
-  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  Free free_;
   std::int64_t cached_ = 0;
-  std::atomic<std::int64_t> in_use_{0}, peak_{0};
+  std::atomic<std::int64_t> in_use_{0}, peak_{0}, most_{0};  // peak_: since the last reset; most_: ever
 };
 
 // Never destroyed: tensors with static lifetime may outlive it otherwise.

@@ -16,6 +16,7 @@
 #include <vitrine/backbones/unet.h>
 #include <vitrine/layers/context.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/memory.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/detail/metadata.h>
 #include <vitrine/pipelines/files.h>
@@ -150,7 +151,9 @@ struct DiffusionModel::Parts {
     return {.dtype = options.dtype, .device = options.device, .int8_weights = options.int8_weights};
   }
   std::unique_ptr<Denoiser> build_denoiser() const {
-    return create_denoiser(architecture, Weights(denoiser_weights, computing()), arguments);
+    auto denoiser = create_denoiser(architecture, Weights(denoiser_weights, computing()), arguments);
+    release_cached_memory();  // what packing needed, which passes do not
+    return denoiser;
   }
   std::unique_ptr<Autoencoder> build_vae() const {
     AutoencoderInfo info = autoencoder_info.value_or(AutoencoderInfo{});

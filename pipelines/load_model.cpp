@@ -10,6 +10,7 @@
 
 #include <vitrine/backbones/arguments.h>
 #include <vitrine/layers/error.h>
+#include <vitrine/layers/memory.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/detail/metadata.h>
 #include <vitrine/pipelines/image.h>
@@ -159,6 +160,7 @@ LoadedModel load_model(const ModelOptions& options) {
   LoadedModel loaded;
   loaded.name = resolved.name;
   loaded.backbone = create_model(resolved.architecture, weights, resolved.arguments);
+  release_cached_memory();  // what packing needed, which passes do not
   const ModelInfo& info = loaded.backbone->info();
   loaded.preprocess = apply_overrides(
       resolved.preprocess.empty() ? info.preprocess : parse_preprocess(resolved.preprocess, info.preprocess), options.preprocess);

@@ -48,6 +48,18 @@ TEST_CASE("a block that was given back is handed out again") {
   CHECK(memory_stats().cached >= 50'000);
   CHECK(allocate(50'001).get() == first);  // the same size class
 }
+
+TEST_CASE("what is kept stays within what was in use at once and a gigabyte") {
+  release_cached_memory();
+  constexpr std::size_t kGiga = std::size_t{1} << 30;  // not touched, so that none of it takes room
+  void* first = allocate(2 * kGiga).get();
+  CHECK(allocate(2 * kGiga).get() == first);
+  for (std::size_t eighths = 8; eighths < 16; ++eighths) static_cast<void>(allocate(eighths * kGiga / 8));
+  const std::int64_t kept = memory_stats().cached;
+  CHECK(kept > static_cast<std::int64_t>(2 * kGiga));
+  CHECK(kept <= static_cast<std::int64_t>(3 * kGiga) + memory_stats().in_use);
+  release_cached_memory();
+}
 #endif
 
 TEST_CASE("more than there is gives an Error with the amount") {
