@@ -39,16 +39,10 @@ struct Problem {
 
 void validate(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& pooled_k, const Tensor& pooled_v,
               const AggregatedOptions& o) {
-  for (const auto& [t, name, rank] : {std::tuple(&q, "q", 5), std::tuple(&k, "k", 5), std::tuple(&v, "v", 5),
-                                      std::tuple(&pooled_k, "pooled_k", 4), std::tuple(&pooled_v, "pooled_v", 4)}) {
-    if (!t->defined() || t->rank() != rank)
-      throw Error(fmt::format("aggregated_attention: {} is {}, expected [B, {}, heads, head_dim]", name,
-                              t->defined() ? t->shape().to_string() : "undefined", rank == 5 ? "H, W" : "P"));
-    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
-      throw Error(fmt::format("aggregated_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
-                              name_of(t->dtype()), name_of(q.dtype())));
-    detail::check_same_device("aggregated_attention", q, *t);
-  }
+  const std::string_view op = "aggregated_attention", pool = "[B, P, heads, head_dim]";
+  detail::check_qkv(op, q, k, v, "[B, H, W, heads, head_dim]", 5, 5);
+  detail::check_beside(op, q, "pooled_k", pooled_k, pool);
+  detail::check_beside(op, q, "pooled_v", pooled_v, pool);
   const std::int64_t heads = q.size(3), dim = q.size(4), pooled = pooled_k.size(1), tokens = q.size(1) * q.size(2);
   const Shape expected{q.size(0), pooled, heads, dim};
   if (k.shape() != q.shape() || v.shape() != q.shape() || pooled_k.shape() != expected || pooled_v.shape() != expected)

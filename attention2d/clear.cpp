@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -13,6 +12,7 @@
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/cuda/backend.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
@@ -37,22 +37,12 @@ struct Problem {
 };
 
 void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
-  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
-    if (!t->defined() || t->rank() != 4)
-      throw Error(fmt::format("clear_attention: {} is {}, expected [B, text + image tokens, heads, head_dim]", name,
-                              t->defined() ? t->shape().to_string() : "undefined"));
-    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
-      throw Error(fmt::format("clear_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
-                              name_of(t->dtype()), name_of(q.dtype())));
-    detail::check_same_device("clear_attention", q, *t);
-  }
+  detail::check_qkv("clear_attention", q, k, v, "[B, text + image tokens, heads, head_dim]");
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != q.size(1) || v.size(1) != q.size(1) ||
       k.size(2) != v.size(2) || k.size(3) != q.size(3))
     throw Error(fmt::format("clear_attention: q {}, k {}, v {} do not fit; expected [B, L, Hq, D], [B, L, Hk, D], [B, L, Hk, Dv]",
                             q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
-  if (k.size(2) == 0 || q.size(2) % k.size(2) != 0)
-    throw Error(fmt::format("clear_attention: {} query heads are not a multiple of {} key heads", q.size(2), k.size(2)));
-  if (q.size(3) == 0) throw Error("clear_attention: head_dim is 0");
+  detail::check_head_groups("clear_attention", q, k);
 }
 
 void validate_options(const Tensor& q, const ClearOptions& o) {

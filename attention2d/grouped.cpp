@@ -14,6 +14,7 @@
 #include <vitrine/attention2d/candidates.h>
 #include <vitrine/attention2d/cpu/launch.h>
 #include <vitrine/attention2d/cuda/backend.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/rows.h>
 #include <vitrine/layers/checks.h>
 #include <vitrine/layers/context.h>
@@ -47,22 +48,13 @@ std::string described(const Tensor& t) {
 }
 
 void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
-  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
-    if (!t->defined() || t->rank() != 4)
-      throw Error(fmt::format("grouped_attention: {} is {}, expected [B, L, heads, head_dim]", name, described(*t)));
-    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
-      throw Error(fmt::format("grouped_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
-                              name_of(t->dtype()), name_of(q.dtype())));
-    detail::check_same_device("grouped_attention", q, *t);
-  }
+  detail::check_qkv("grouped_attention", q, k, v, "[B, L, heads, head_dim]");
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != v.size(2) ||
       k.size(3) != q.size(3))
     throw Error(
         fmt::format("grouped_attention: q {}, k {}, v {} do not fit; expected [B, Lq, Hq, D], [B, Lk, Hk, D], [B, Lk, Hk, Dv]",
                     q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
-  if (k.size(2) == 0 || q.size(2) % k.size(2) != 0)
-    throw Error(fmt::format("grouped_attention: {} query heads are not a multiple of {} key heads", q.size(2), k.size(2)));
-  if (q.size(3) == 0) throw Error("grouped_attention: head_dim is 0");
+  detail::check_head_groups("grouped_attention", q, k);
 }
 
 // Indices are contiguous i32 [1 or B, G, N] in -1 .. tokens - 1; those on a GPU are looked at by the kernel only.

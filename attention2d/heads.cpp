@@ -9,16 +9,31 @@
 
 namespace vitrine::detail {
 
+void check_beside(std::string_view op, const Tensor& q, std::string_view name, const Tensor& x, std::string_view axes, int least,
+                  int most) {
+  if (!x.defined() || x.rank() < least || x.rank() > most)
+    throw Error(fmt::format("{}: {} is {}, expected {}", op, name, x.defined() ? x.shape().to_string() : "undefined", axes));
+  if (!is_floating_point(x.dtype()) || x.dtype() != q.dtype())
+    throw Error(fmt::format("{}: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", op, name, name_of(x.dtype()),
+                            name_of(q.dtype())));
+  check_same_device(op, q, x);
+}
+
+void check_qkv(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v, std::string_view axes, int least,
+               int most) {
+  check_beside(op, q, "q", q, axes, least, most);
+  check_beside(op, q, "k", k, axes, least, most);
+  check_beside(op, q, "v", v, axes, least, most);
+}
+
+void check_head_groups(std::string_view op, const Tensor& q, const Tensor& k) {
+  if (k.size(-2) == 0 || q.size(-2) % k.size(-2) != 0)
+    throw Error(fmt::format("{}: {} query heads are not a multiple of {} key heads", op, q.size(-2), k.size(-2)));
+  if (q.size(-1) == 0) throw Error(fmt::format("{}: head_dim is 0", op));
+}
+
 void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v) {
-  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
-    if (!t->defined() || t->rank() != 4)
-      throw Error(fmt::format("{}: {} is {}, expected [B, L, heads, head_dim]", op, name,
-                              t->defined() ? t->shape().to_string() : "undefined"));
-    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
-      throw Error(fmt::format("{}: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", op, name, name_of(t->dtype()),
-                              name_of(q.dtype())));
-    check_same_device(op, q, *t);
-  }
+  check_qkv(op, q, k, v, "[B, L, heads, head_dim]");
   if (k.size(0) != q.size(0) || v.size(0) != q.size(0) || k.size(1) != v.size(1) || k.size(2) != q.size(2) ||
       v.size(2) != q.size(2) || k.size(3) != q.size(3))
     throw Error(fmt::format("{}: q {}, k {}, v {} do not fit; expected [B, Lq, H, D], [B, Lk, H, D], [B, Lk, H, Dv]", op,

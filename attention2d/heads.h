@@ -13,6 +13,15 @@
 
 namespace vitrine::detail {
 
+// x, called `name`, is defined, of q's floating type, on its device, and has from `least` to `most` axes, `axes` in words; else
+// Error.
+void check_beside(std::string_view op, const Tensor& q, std::string_view name, const Tensor& x, std::string_view axes,
+                  int least = 4, int most = 4);
+// The same of q, k and v.
+void check_qkv(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v, std::string_view axes, int least = 4,
+               int most = 4);
+// q [..., Hq, D] and k [..., Hk, D] have channels, and Hk heads of which each serves as many of q's; else Error.
+void check_head_groups(std::string_view op, const Tensor& q, const Tensor& k);
 // q [B, Lq, H, D], k [B, Lk, H, D], v [B, Lk, H, Dv] of one floating type on one device, with heads, keys and
 // channels; else Error.
 void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v);

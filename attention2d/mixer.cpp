@@ -21,6 +21,7 @@
 #include <vitrine/attention2d/focused_linear_attention.h>
 #include <vitrine/attention2d/gnconv.h>
 #include <vitrine/attention2d/halo.h>
+#include <vitrine/attention2d/heads.h>
 #include <vitrine/attention2d/hilo.h>
 #include <vitrine/attention2d/inline_attention.h>
 #include <vitrine/attention2d/linear_attention.h>
@@ -142,8 +143,8 @@ struct FastLayer {
         qkv(w / "qkv", c.dim, 3 * c.dim, {.bias = c.qkv_bias, .scale = {}}),
         proj(w / "proj", c.dim, c.dim, c.proj) {}
   Tensor operator()(const Tensor& x, Tensor residual) const {
-    const Tensor parts = qkv(x).unflatten(2, {3, heads, proj.in_features() / heads});  // [B, N, 3, heads, D]
-    const Tensor y = fast_attention(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2), options);
+    const auto [q, k, v] = detail::split_qkv("fast_attention", qkv, x, heads);  // [B, N, heads, D]
+    const Tensor y = fast_attention(q, k, v, options);
     return proj(y.flatten(2, 3), {.activation = Activation::none, .residual = std::move(residual)});
   }
 

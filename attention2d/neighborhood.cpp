@@ -45,24 +45,14 @@ struct Problem {
 };
 
 void validate_tensors(const Tensor& q, const Tensor& k, const Tensor& v) {
-  for (const auto& [t, name] : {std::pair(&q, "q"), std::pair(&k, "k"), std::pair(&v, "v")}) {
-    if (!t->defined() || t->rank() < 4 || t->rank() > 6)
-      throw Error(fmt::format("neighborhood_attention: {} is {}, expected [B, 1 to 3 axes, heads, head_dim]", name,
-                              t->defined() ? t->shape().to_string() : "undefined"));
-    if (!is_floating_point(t->dtype()) || t->dtype() != q.dtype())
-      throw Error(fmt::format("neighborhood_attention: {} is {}, expected q's type, one of f32, bf16, f16 (q is {})", name,
-                              name_of(t->dtype()), name_of(q.dtype())));
-    detail::check_same_device("neighborhood_attention", q, *t);
-  }
+  detail::check_qkv("neighborhood_attention", q, k, v, "[B, 1 to 3 axes, heads, head_dim]", 4, 6);
   bool fit = k.rank() == q.rank() && v.rank() == q.rank() && k.size(-1) == q.size(-1) && k.size(-2) == v.size(-2);
   for (int a = 0; fit && a < q.rank() - 2; ++a) fit = k.size(a) == q.size(a) && v.size(a) == q.size(a);
   if (!fit)
     throw Error(fmt::format(
         "neighborhood_attention: q {}, k {}, v {} do not fit; expected [B, *S, Hq, D], [B, *S, Hk, D], [B, *S, Hk, Dv]",
         q.shape().to_string(), k.shape().to_string(), v.shape().to_string()));
-  if (k.size(-2) == 0 || q.size(-2) % k.size(-2) != 0)
-    throw Error(fmt::format("neighborhood_attention: {} query heads are not a multiple of {} key heads", q.size(-2), k.size(-2)));
-  if (q.size(-1) == 0) throw Error("neighborhood_attention: head_dim is 0");
+  detail::check_head_groups("neighborhood_attention", q, k);
 }
 
 void validate_window(const Tensor& q, const NeighborhoodOptions& o) {
