@@ -9,9 +9,8 @@
 // long in the first product. Narrower targets load, and gather at the ends.
 //
 // Up to kRows query rows share a key row, so that a picked vector serves several products. First product: kRows x kChunk
-// sums (rows x dx) stay in registers over d. Second: kRows x kDepth sums (rows x channels) stay there over dx; keeping the
-// weights instead, for all of a row's channels, takes 1.4 times as long, as it stores twice as often. Softmax is across
-// vectors, never across lanes.
+// sums (rows x dx) stay in registers over d. Second: kRows x kDepth sums (rows x channels) stay there over all keys, each
+// key row adding to those of the query rows that see it. Softmax is across vectors, never across lanes.
 //
 // Key and value rows are packed (converted, transposed) when a tile of query rows first needs them, into a ring that holds
 // one window; three-dimensional maps keep whole planes. Dilation: each residue class is a compact map of its own.
@@ -28,21 +27,12 @@ namespace {
 
 #if defined(VITRINE_TARGET_AVX512)
 constexpr int kRows = 5, kChunk = 4, kDepth = 4;
+constexpr bool kPicks = true;  // by permutations, in and beside the middle of a row
 #else
 constexpr int kRows = 3, kChunk = 4, kDepth = 3;
+constexpr bool kPicks = false;
 #endif
 constexpr i64 kMaxOffsets = 16;  // dx that are picked out of one pair of vectors; a multiple of kLanes
-
-template <int... kN>
-struct Numbers {};
-template <int kCount, int... kN>
-struct Counted : Counted<kCount - 1, kCount - 1, kN...> {};
-template <int... kN>
-struct Counted<0, kN...> {
-  using Type = Numbers<kN...>;
-};
-template <int kCount>
-using FirstNumbers = typename Counted<kCount>::Type;
 
 #if defined(VITRINE_TARGET_BF16)
 // A word of two weights a lane.
@@ -110,28 +100,40 @@ struct ValueWindow<Pairs, kIsShift> {
 };
 #endif
 
-// One key row and a run of offsets, up to kRows query rows.
-struct RowTask {
-  const float* row;  // packed keys or values, from the block's first on, plus the run's first offset
-  i64 row_step;      // floats between its channels
+// A key row, as the query rows of a tile see it.
+struct Visit {
+  const float *keys, *values;  // packed
+  int from, seen;              // query rows from .. from + seen - 1
+  float* logits[kRows];        // of each of those: the row's [offsets][kLanes], then words of weights
+  i64 bias_row[kRows];
+};
+
+// The part of a visit with one block: a run of offsets.
+struct LogitTask {
+  const float* row;  // packed keys from the block's first on, plus the run's first offset
+  i64 row_step;      // floats between its words
   const Block* block;
-  i64 dim, offsets;          // dim: words of queries and keys, channels of values
+  i64 words, offsets;
   float unit;                // of the logits: they are exponents of 2
   const float* bias[kRows];  // of each query row: [offsets][kLanes]; null: none
-  float* logits[kRows];      // of each query row: [offsets][kLanes], then words of weights
-  float* channels;           // queries or outputs: [dim][kRows][kLanes], at the first query row
+  float* logits[kRows];
+  const float* queries;  // [words][kRows][kLanes], from the first query row on
 };
 
 template <typename Path, int kR, int kN, bool kIsShift>
-void add_logits(const RowTask& t, i64 first) {
-  Vf sum[kR][kN];
+void add_logits(const LogitTask& t, i64 first) {
+  // As many sums as keep the multipliers busy, whose results are late by four cycles.
+  constexpr int kTurns = kR * kN < 8 ? 2 : 1;
+  Vf sum[kTurns][kR][kN];
 #pragma GCC unroll 8
-  for (int r = 0; r < kR; ++r)
+  for (int turn = 0; turn < kTurns; ++turn)
 #pragma GCC unroll 8
-    for (int j = 0; j < kN; ++j) sum[r][j] = zero();
+    for (int r = 0; r < kR; ++r)
+#pragma GCC unroll 8
+      for (int j = 0; j < kN; ++j) sum[turn][r][j] = zero();
   const float* row = t.row;
-  const float* q = t.channels;
-  for (i64 d = 0; d < t.dim; ++d, row += t.row_step, q += kRows * kLanes) {
+  const float* q = t.queries;
+  const auto add_word = [&](int turn) {
     Vf query[kR];
 #pragma GCC unroll 8
     for (int r = 0; r < kR; ++r) query[r] = load(q + r * kLanes);
@@ -140,8 +142,17 @@ void add_logits(const RowTask& t, i64 first) {
     for (int j = 0; j < kN; ++j) {
       const Vf key = window.at(*t.block, first + j);
 #pragma GCC unroll 8
-      for (int r = 0; r < kR; ++r) sum[r][j] = Path::multiply_add(query[r], key, sum[r][j]);
+      for (int r = 0; r < kR; ++r) sum[turn][r][j] = Path::multiply_add(query[r], key, sum[turn][r][j]);
     }
+    row += t.row_step;
+    q += kRows * kLanes;
+  };
+  i64 d = 0;
+  for (; d + kTurns <= t.words; d += kTurns)
+#pragma GCC unroll 8
+    for (int turn = 0; turn < kTurns; ++turn) add_word(turn);
+  if constexpr (kTurns > 1) {
+    if (d < t.words) add_word(0);
   }
   const Vf unit = set1(t.unit);
 #pragma GCC unroll 8
@@ -149,88 +160,112 @@ void add_logits(const RowTask& t, i64 first) {
 #pragma GCC unroll 8
     for (int j = 0; j < kN; ++j) {
       const Vf bias = t.bias[r] ? load(t.bias[r] + (first + j) * kLanes) : zero();
-      store(t.logits[r] + (first + j) * kLanes, fma(sum[r][j], unit, bias));
+      const Vf all = kTurns > 1 ? add(sum[0][r][j], sum[kTurns - 1][r][j]) : sum[0][r][j];
+      store(t.logits[r] + (first + j) * kLanes, fma(all, unit, bias));
     }
 }
 
+// In pieces of kN offsets at most, as even as can be.
 template <typename Path, int kR, int kN, bool kIsShift>
-void add_values(const RowTask& t, i64 first) {
-  float* o = t.channels + first * kRows * kLanes;
-  Vf sum[kN][kR];
-#pragma GCC unroll 8
-  for (int d = 0; d < kN; ++d)
-#pragma GCC unroll 8
-    for (int r = 0; r < kR; ++r) sum[d][r] = load(o + (d * kRows + r) * kLanes);
-  const auto rows = [&]<int... kD>(Numbers<kD...>) {
-    using ValueWindow = ValueWindow<Path, kIsShift>;
-    const ValueWindow window[kN] = {ValueWindow(t.row + (first + kD) * t.row_step)...};
-    const auto add_word = [&](i64 j, const auto& pick) {
-      Vf weight[kR];
-#pragma GCC unroll 8
-      for (int r = 0; r < kR; ++r) weight[r] = load(t.logits[r] + j * kLanes);
-#pragma GCC unroll 8
-      for (int d = 0; d < kN; ++d) {
-        const Vf value = pick(window[d]);
-#pragma GCC unroll 8
-        for (int r = 0; r < kR; ++r) sum[d][r] = Path::multiply_add(weight[r], value, sum[d][r]);
-      }
-    };
-    const i64 words = t.offsets / Path::kPerWord;
-    for (i64 j = 0; j < words; ++j) add_word(j, [&](const ValueWindow& w) { return w.at(*t.block, j); });
-    if (t.offsets % Path::kPerWord != 0) add_word(words, [&](const ValueWindow& w) { return w.at_rest(*t.block); });
-  };
-  rows(FirstNumbers<kN>());
-#pragma GCC unroll 8
-  for (int d = 0; d < kN; ++d)
-#pragma GCC unroll 8
-    for (int r = 0; r < kR; ++r) store(o + (d * kRows + r) * kLanes, sum[d][r]);
-}
-
-// Logits of all offsets, or values of all channels, in pieces of kN at most, as even as can be.
-template <typename Path, int kR, int kN, bool kIsShift>
-void add_pieces(bool values, int size, const RowTask& t, i64 first) {
+void add_piece(int size, const LogitTask& t, i64 first) {
   if constexpr (kN > 1) {
-    if (size < kN) return add_pieces<Path, kR, kN - 1, kIsShift>(values, size, t, first);
+    if (size < kN) return add_piece<Path, kR, kN - 1, kIsShift>(size, t, first);
   }
-  if (values) {
-    if constexpr (kN <= kDepth) add_values<Path, kR, kN, kIsShift>(t, first);
-  } else {
-    if constexpr (kN <= kChunk) add_logits<Path, kR, kN, kIsShift>(t, first);
-  }
+  add_logits<Path, kR, kN, kIsShift>(t, first);
 }
 
 template <typename Path, int kR = kRows>
-void run_task(bool values, int rows, const RowTask& t) {
+void run_task(int rows, const LogitTask& t) {
   if constexpr (kR > 1) {
-    if (rows < kR) return run_task<Path, kR - 1>(values, rows, t);
+    if (rows < kR) return run_task<Path, kR - 1>(rows, t);
   }
-  constexpr int kMost = kChunk > kDepth ? kChunk : kDepth;
-  const i64 total = values ? t.dim : t.offsets, pieces = ceil_div(total, values ? kDepth : kChunk);
+  const i64 pieces = ceil_div(t.offsets, kChunk);
   for (i64 i = 0; i < pieces; ++i) {
-    const i64 first = total * i / pieces;
-    const int size = static_cast<int>(total * (i + 1) / pieces - first);
-    if (t.block->is_shift)
-      add_pieces<Path, kR, kMost, true>(values, size, t, first);
+    const i64 first = t.offsets * i / pieces;
+    const int size = static_cast<int>(t.offsets * (i + 1) / pieces - first);
+    if (kPicks || t.block->is_shift)
+      add_piece<Path, kR, kChunk, true>(size, t, first);
     else
-      add_pieces<Path, kR, kMost, false>(values, size, t, first);
+      add_piece<Path, kR, kChunk, false>(size, t, first);
   }
 }
 
+// The sums of kDepth channels of a block's query rows.
+struct ValueTask {
+  const Visit* visits;
+  i64 count;
+  i64 first;  // of the packed rows: the block's, and the first channel's
+  i64 row_step;
+  const Block* block;
+  i64 offsets;
+  float* o;  // [kDepth][kRows][kLanes]
+};
+
+// What query rows kFrom .. kFrom + kSeen - 1 get from a key row.
+template <typename Path, bool kIsShift, int kFrom, int kSeen>
+[[gnu::always_inline]] inline void add_values(const ValueTask& t, const Visit& visit, Vf (&sum)[kDepth][kRows]) {
+  const float* row = visit.values + t.first;
+  for (i64 run = 0; run < t.offsets; run += kMaxOffsets, row += kMaxOffsets) {
+    const i64 offsets = min_of(kMaxOffsets, t.offsets - run);
+    const auto add_word = [&](i64 j, const auto& pick) {
+      Vf weight[kSeen];
+#pragma GCC unroll 8
+      for (int r = 0; r < kSeen; ++r) weight[r] = load(visit.logits[r] + (run + j) * kLanes);
+#pragma GCC unroll 8
+      for (int d = 0; d < kDepth; ++d) {
+        const Vf value = pick(ValueWindow<Path, kIsShift>(row + d * t.row_step));
+#pragma GCC unroll 8
+        for (int r = 0; r < kSeen; ++r) sum[d][kFrom + r] = Path::multiply_add(weight[r], value, sum[d][kFrom + r]);
+      }
+    };
+    const i64 words = offsets / Path::kPerWord;
+    for (i64 j = 0; j < words; ++j) add_word(j, [&](const auto& w) { return w.at(*t.block, j); });
+    if (offsets % Path::kPerWord != 0) add_word(words, [&](const auto& w) { return w.at_rest(*t.block); });
+  }
+}
+
+// The same with the rows as numbers of the visit.
+template <typename Path, bool kIsShift, int kFrom = 0, int kSeen = 1>
+[[gnu::always_inline]] inline void add_visit(const ValueTask& t, const Visit& visit, int rows, Vf (&sum)[kDepth][kRows]) {
+  if (rows == kFrom * (kRows + 1) + kSeen) return add_values<Path, kIsShift, kFrom, kSeen>(t, visit, sum);
+  if constexpr (kFrom + kSeen < kRows)
+    add_visit<Path, kIsShift, kFrom, kSeen + 1>(t, visit, rows, sum);
+  else if constexpr (kFrom + 1 < kRows)
+    add_visit<Path, kIsShift, kFrom + 1, 1>(t, visit, rows, sum);
+}
+
+template <typename Path, bool kIsShift>
+void sum_values(const ValueTask& t) {
+  Vf sum[kDepth][kRows];
+#pragma GCC unroll 8
+  for (int d = 0; d < kDepth; ++d)
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) sum[d][r] = zero();
+  for (const Visit* visit = t.visits; visit != t.visits + t.count; ++visit)
+    add_visit<Path, kIsShift>(t, *visit, visit->from * (kRows + 1) + visit->seen, sum);
+#pragma GCC unroll 8
+  for (int d = 0; d < kDepth; ++d)
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) store(t.o + (d * kRows + r) * kLanes, sum[d][r]);
+}
+
 struct Layout {
-  i64 classes[3];                                                                      // residue classes of the axes
-  i64 planes, tiles;                                                                   // most planes and tiles of rows in a class
-  i64 ring_planes, ring_rows;                                                          // packed rows that are kept
-  i64 row_step;                                                                        // floats between channels of a packed row
-  i64 blocks;                                                                          // most blocks of queries in a row
-  i64 window;                                                                          // keys of a query
-  i64 q_words;                                                                         // of a query or key
-  i64 k_at, v_at, q_at, o_at, logits_at, bias_at, blocks_at, tags_at, pack_at, words;  // in floats
+  i64 classes[3];              // residue classes of the axes
+  i64 planes, tiles;           // most planes and tiles of rows in a class
+  i64 ring_planes, ring_rows;  // packed rows that are kept
+  i64 row_step;                // floats between channels of a packed row
+  i64 blocks;                  // most blocks of queries in a row
+  i64 window;                  // keys of a query
+  i64 q_words;                 // of a query or key
+  i64 v_channels;              // of a value, whole kDepths
+  i64 k_at, v_at, q_at, o_at, logits_at, bias_at, blocks_at, tags_at, visits_at, pack_at, words;  // in floats
 };
 
 template <typename Path>
 Layout layout_of(const NeighborhoodProblem& p) {
   Layout l;
   l.q_words = ceil_div(p.dim, Path::kPerWord);
+  l.v_channels = round_up(p.value_dim, kDepth);
   i64 most[3];
   for (int a = 0; a < 3; ++a) {
     l.classes[a] = p.dilation[a];
@@ -253,13 +288,14 @@ Layout layout_of(const NeighborhoodProblem& p) {
   };
   const i64 rows = l.ring_planes * l.ring_rows;
   l.k_at = place(rows * l.q_words * l.row_step);
-  l.v_at = place(rows * p.value_dim * l.row_step);
+  l.v_at = place(rows * l.v_channels * l.row_step);
   l.q_at = place(l.q_words * kRows * kLanes);
-  l.o_at = place(p.value_dim * kRows * kLanes);
+  l.o_at = place(l.v_channels * kRows * kLanes);
   l.logits_at = place(kRows * l.window * kLanes);
   l.bias_at = place(p.rpb ? l.blocks * (2 * p.kernel[1] - 1) * p.kernel[2] * kLanes : 0);
   l.blocks_at = place(l.blocks * static_cast<i64>(sizeof(Block) / sizeof(float)));
   l.tags_at = place(2 * rows);
+  l.visits_at = place(p.kernel[0] * (p.kernel[1] + kRows - 1) * static_cast<i64>(sizeof(Visit) / sizeof(float)));
   l.pack_at = place(Path::kPerWord > 1 ? ceil_div(p.value_dim, Path::kPerWord) * l.row_step : 0);
   return l;
 }
@@ -274,13 +310,16 @@ struct Map {
   i64 image = -1, head = -1, residue[3] = {}, size[3] = {};
   Block* blocks;
   i64* tags;  // which (plane, row) a slot of the ring holds
+  Visit* visits;
+  i64 visit_count = 0;
 
   Map(const NeighborhoodProblem& p, const Layout& l, float* workspace)
       : p(p),
         l(l),
         workspace(workspace),
         blocks(reinterpret_cast<Block*>(workspace + l.blocks_at)),
-        tags(reinterpret_cast<i64*>(workspace + l.tags_at)) {}
+        tags(reinterpret_cast<i64*>(workspace + l.tags_at)),
+        visits(reinterpret_cast<Visit*>(workspace + l.visits_at)) {}
 
   void enter(i64 new_image, i64 new_head, const i64 (&new_residue)[3]) {
     bool same = image == new_image && head == new_head;
@@ -382,7 +421,7 @@ struct Map {
 
   i64 slot(i64 t, i64 y) const { return t % l.ring_planes * l.ring_rows + y % l.ring_rows; }
   float* keys(i64 t, i64 y) const { return workspace + l.k_at + slot(t, y) * l.q_words * l.row_step; }
-  float* values(i64 t, i64 y) const { return workspace + l.v_at + slot(t, y) * p.value_dim * l.row_step; }
+  float* values(i64 t, i64 y) const { return workspace + l.v_at + slot(t, y) * l.v_channels * l.row_step; }
   void need_row(i64 t, i64 y) {
     i64& tag = tags[slot(t, y)];
     if (tag == t * size[1] + y) return;
@@ -437,52 +476,71 @@ struct Map {
         [&](int lane, i64 d, int n, Vf v) { store_part(to + lane * step + d, v, n); });
   }
 
-  // Both products: every key row of the window with the query rows that see it.
-  void visit_rows(bool of_values, i64 t, i64 y, int rows, i64 block) {
+  // Every key row of the windows of query rows y .. y + rows - 1, packed, with the rows that see it.
+  void find_visits(i64 t, i64 y, int rows) {
     const i64 first_plane = start(0, t), last = start(1, y + rows - 1) + p.kernel[1];
-    const i64 runs = ceil_div(p.kernel[2], kMaxOffsets);
-    RowTask task;
-    task.row_step = l.row_step;
-    task.block = blocks + block;
-    task.dim = of_values ? p.value_dim : l.q_words;
-    task.unit = p.scale * kLog2e;
+    visit_count = 0;
     for (i64 kt = first_plane; kt < first_plane + p.kernel[0]; ++kt)
       for (i64 ky = start(1, y); ky < last; ++ky) {
-        int seen = 0, from = 0;  // query rows from .. from + seen - 1
-        i64 logit_rows[kRows], bias_rows[kRows];
+        need_row(kt, ky);
+        Visit& visit = visits[visit_count++];
+        visit.keys = keys(kt, ky);
+        visit.values = values(kt, ky);
+        visit.from = visit.seen = 0;
         for (int r = 0; r < rows; ++r) {
           const i64 dy = ky - start(1, y + r);
           if (dy < 0 || dy >= p.kernel[1]) continue;
-          if (seen == 0) from = r;
-          logit_rows[seen] = r * l.window + ((kt - first_plane) * p.kernel[1] + dy) * p.kernel[2];
-          bias_rows[seen++] = ky - (y + r) + p.kernel[1] - 1;
-        }
-        const float* row = (of_values ? values(kt, ky) : keys(kt, ky)) + task.block->first;
-        task.channels = workspace + (of_values ? l.o_at : l.q_at) + from * kLanes;
-        for (i64 run = 0; run < runs; ++run) {
-          const i64 dx = run * kMaxOffsets;
-          task.offsets = min_of(kMaxOffsets, p.kernel[2] - dx);
-          task.row = row + dx;
-          for (int r = 0; r < seen; ++r) {
-            task.logits[r] = workspace + l.logits_at + (logit_rows[r] + dx) * kLanes;
-            task.bias[r] = p.rpb ? bias_of(block, bias_rows[r]) + dx * kLanes : nullptr;
-          }
-          run_task<Path>(of_values, seen, task);
+          if (visit.seen == 0) visit.from = r;
+          visit.logits[visit.seen] =
+              workspace + l.logits_at + (r * l.window + ((kt - first_plane) * p.kernel[1] + dy) * p.kernel[2]) * kLanes;
+          visit.bias_row[visit.seen++] = ky - (y + r) + p.kernel[1] - 1;
         }
       }
   }
 
+  void compute_logits(i64 block) {
+    LogitTask task;
+    task.row_step = l.row_step;
+    task.block = blocks + block;
+    task.words = l.q_words;
+    task.unit = p.scale * kLog2e;
+    for (const Visit* visit = visits; visit != visits + visit_count; ++visit) {
+      task.queries = workspace + l.q_at + visit->from * kLanes;
+      for (i64 dx = 0; dx < p.kernel[2]; dx += kMaxOffsets) {
+        task.offsets = min_of(kMaxOffsets, p.kernel[2] - dx);
+        task.row = visit->keys + task.block->first + dx;
+        for (int r = 0; r < visit->seen; ++r) {
+          task.logits[r] = visit->logits[r] + dx * kLanes;
+          task.bias[r] = p.rpb ? bias_of(block, visit->bias_row[r]) + dx * kLanes : nullptr;
+        }
+        run_task<Path>(visit->seen, task);
+      }
+    }
+  }
+
+  void compute_outputs(i64 block, float* o) {
+    ValueTask task;
+    task.visits = visits;
+    task.count = visit_count;
+    task.row_step = l.row_step;
+    task.block = blocks + block;
+    task.offsets = p.kernel[2];
+    for (i64 d = 0; d < p.value_dim; d += kDepth) {
+      task.first = d * l.row_step + task.block->first;
+      task.o = o + d * kRows * kLanes;
+      kPicks || task.block->is_shift ? sum_values<Path, true>(task) : sum_values<Path, false>(task);
+    }
+  }
+
   void attend(i64 t, i64 y, int rows) {
-    for (i64 kt = start(0, t); kt < start(0, t) + p.kernel[0]; ++kt)
-      for (i64 ky = start(1, y); ky < start(1, y + rows - 1) + p.kernel[1]; ++ky) need_row(kt, ky);
+    find_visits(t, y, rows);
     float* o = workspace + l.o_at;
     for (i64 block = 0; block * kLanes < size[2]; ++block) {
       pack_queries(t, y, rows, blocks[block]);
-      visit_rows(false, t, y, rows, block);
+      compute_logits(block);
       Vf factor[kRows];
       for (int r = 0; r < rows; ++r) factor[r] = softmax(workspace + l.logits_at + r * l.window * kLanes);
-      for (i64 i = 0; i < p.value_dim * kRows; ++i) store(o + i * kLanes, zero());
-      visit_rows(true, t, y, rows, block);
+      compute_outputs(block, o);
       for (int r = 0; r < rows; ++r) write_row(t, y + r, blocks[block], o + r * kLanes, factor[r]);
     }
   }
