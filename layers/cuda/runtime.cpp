@@ -4,6 +4,10 @@
 // allocation takes about a microsecond and never waits. A tensor goes back in the order of the stream that it was taken on;
 // whoever hands tensors from one context to another waits for the first one's stream (Runtime::synchronize). Copies from the host
 // wait until they are done, so that weights are there for every context.
+//
+// A stream can record a CUDA graph. Tensors that are taken while it does are nodes of the graph, at addresses that stay the same
+// in all its runs; they must be given back before the recording ends. Tensors from before that go meanwhile (the last owner may be
+// another thread) are given back after it, as the driver takes no memory back in a graph that it did not give there.
 #include <vitrine/layers/cuda/runtime.h>
 
 #include <algorithm>
@@ -11,6 +15,7 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -30,6 +35,13 @@ void check(cudaError_t status, std::string_view what) {
 
 namespace {
 
+// What a stream is recording.
+struct Recording {
+  std::int64_t tensors = 0;             // taken in it and not yet given back
+  std::int64_t bytes = 0, most = 0;     // of these, now and at most
+  std::vector<void*> given_back_after;  // blocks from before
+};
+
 // The stream outlives the tensors that were taken on it.
 class Stream {
  public:
@@ -47,9 +59,46 @@ class Stream {
   cudaStream_t get() const { return stream_; }
   int device() const { return device_; }
 
+  // Null where nothing is recorded.
+  std::shared_ptr<Recording> recording() const {
+    const std::lock_guard lock(mutex_);
+    return recording_;
+  }
+  void begin_recording() {
+    const std::lock_guard lock(mutex_);
+    if (recording_) throw Error("cuda: a recording in a recording");
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "the begin of a recording");
+    recording_ = std::make_shared<Recording>();
+  }
+  // Its graph, which is null where a call that cannot be recorded was made; `recording` is what it has counted.
+  cudaGraph_t end_recording(std::shared_ptr<Recording>& recording) {
+    const std::lock_guard lock(mutex_);
+    cudaGraph_t graph = nullptr;
+    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess) cudaGetLastError();
+    recording = std::exchange(recording_, nullptr);
+    for (void* block : recording->given_back_after) cudaFreeAsync(block, stream_);
+    return graph;
+  }
+
+  // A block that was taken on this stream, in `taken_in` or, where that is null, outside of recordings.
+  void give(void* block, std::size_t bytes, const std::shared_ptr<Recording>& taken_in) {
+    const std::lock_guard lock(mutex_);
+    if (taken_in != recording_) {
+      // The graph's own memory goes with the graph.
+      if (!taken_in) recording_->given_back_after.push_back(block);
+      return;
+    }
+    cudaFreeAsync(block, stream_);
+    if (!taken_in) return;
+    --taken_in->tensors;
+    taken_in->bytes -= static_cast<std::int64_t>(bytes);
+  }
+
  private:
   int device_;
   cudaStream_t stream_ = nullptr;
+  mutable std::mutex mutex_;
+  std::shared_ptr<Recording> recording_;
 };
 
 using Streams = std::vector<std::shared_ptr<Stream>>;  // by device, of a context
@@ -70,6 +119,49 @@ struct Counters {
 constexpr int kMostDevices = 64;
 Counters counters[kMostDevices];
 
+void count_taken(int device, std::int64_t bytes) {
+  Counters& count = counters[device];
+  const std::int64_t now = count.in_use += bytes;
+  std::int64_t peak = count.peak;
+  while (now > peak && !count.peak.compare_exchange_weak(peak, now)) {
+  }
+}
+
+// An instantiated graph. What its tensors take is counted while it lives: the driver keeps it for the next run.
+class Graph {
+ public:
+  Graph(std::shared_ptr<Stream> stream, cudaGraph_t graph, std::int64_t bytes)
+      : stream_(std::move(stream)), graph_(graph), bytes_(bytes) {
+    count_taken(stream_->device(), bytes_);
+  }
+  // Not before its last run is done.
+  ~Graph() {
+    if (done_) cudaEventSynchronize(done_);
+    if (runs_) cudaGraphExecDestroy(runs_);
+    cudaGraphDestroy(graph_);
+    if (done_) cudaEventDestroy(done_);
+    counters[stream_->device()].in_use -= bytes_;
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  void instantiate() {
+    check(cudaGraphInstantiate(&runs_, graph_, 0), "a graph of what was recorded");
+    check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "an event");
+  }
+  void launch(cudaStream_t stream) {
+    check(cudaGraphLaunch(runs_, stream), "a recorded graph");
+    check(cudaEventRecord(done_, stream), "a recorded graph");
+  }
+
+ private:
+  std::shared_ptr<Stream> stream_;
+  cudaGraph_t graph_;
+  std::int64_t bytes_;
+  cudaGraphExec_t runs_ = nullptr;
+  cudaEvent_t done_ = nullptr;
+};
+
 // The pool keeps what is given back instead of returning it to the driver at every synchronization.
 void keep_memory(int device) {
   static std::once_flag once[kMostDevices];
@@ -87,13 +179,15 @@ std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
   keep_memory(device.index);
   void* block = nullptr;
   const std::size_t taken = std::max<std::size_t>(bytes, 1);
+  const std::shared_ptr<Recording> recording = stream->recording();
   if (const cudaError_t status = cudaMallocAsync(&block, taken, stream->get()); status != cudaSuccess) {
     cudaGetLastError();
-    if (status != cudaErrorMemoryAllocation) check(status, fmt::format("{} bytes of memory", taken));
+    if (status != cudaErrorMemoryAllocation || recording) check(status, fmt::format("{} bytes of memory", taken));
     // What the pool keeps may be in pieces that are too small: give it back and ask once more.
     cudaMemPool_t pool = nullptr;
     cudaStreamSynchronize(stream->get());
     if (cudaDeviceGetDefaultMemPool(&pool, device.index) == cudaSuccess) cudaMemPoolTrimTo(pool, 0);
+    cudaDeviceGraphMemTrim(device.index);
     if (cudaMallocAsync(&block, taken, stream->get()) != cudaSuccess) {
       cudaGetLastError();
       std::size_t free = 0, total = 0;
@@ -102,13 +196,14 @@ std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
                               device.index, taken, free, total, counters[device.index].in_use.load()));
     }
   }
-  Counters& count = counters[device.index];
-  const std::int64_t now = count.in_use += static_cast<std::int64_t>(taken);
-  std::int64_t peak = count.peak;
-  while (now > peak && !count.peak.compare_exchange_weak(peak, now)) {
+  count_taken(device.index, static_cast<std::int64_t>(taken));
+  if (recording) {
+    ++recording->tensors;
+    recording->bytes += static_cast<std::int64_t>(taken);
+    recording->most = std::max(recording->most, recording->bytes);
   }
-  return {block, [stream, taken](void* b) {
-            cudaFreeAsync(b, stream->get());
+  return {block, [stream, taken, recording](void* b) {
+            stream->give(b, taken, recording);
             counters[stream->device()].in_use -= static_cast<std::int64_t>(taken);
           }};
 }
@@ -147,9 +242,16 @@ Staging& staging() {
   return *instance;
 }
 
+// Said before the driver finds it, which would only say that the recording is void.
+void refuse_in_recording(int device, std::string_view what) {
+  if (stream_of(device)->recording()) throw Error(fmt::format("cuda: {} cannot be recorded", what));
+}
+
 void copy(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes) {
   const bool uploads = from_device.type == DeviceType::cpu, downloads = to_device.type == DeviceType::cpu;
-  const cudaStream_t on = stream(downloads ? from_device.index : to_device.index);
+  const int device = downloads ? from_device.index : to_device.index;
+  if (uploads || downloads) refuse_in_recording(device, uploads ? "a copy from the host" : "a copy to the host");
+  const cudaStream_t on = stream(device);
   constexpr std::size_t kSmall = std::size_t{64} << 10;  // the driver has a page of its own for these
   if (uploads && bytes > kSmall) return staging().upload(to, from, bytes, on);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, on), fmt::format("a copy of {} bytes", bytes));
@@ -160,7 +262,35 @@ void set_zero(void* to, std::size_t bytes, Device device) {
   check(cudaMemsetAsync(to, 0, bytes, stream(device.index)), fmt::format("{} bytes of zeros", bytes));
 }
 
-void synchronize(Device device) { check(cudaStreamSynchronize(stream(device.index)), "what was queued on the device"); }
+void synchronize(Device device) {
+  refuse_in_recording(device.index, "waiting for the device");
+  check(cudaStreamSynchronize(stream(device.index)), "what was queued on the device");
+}
+
+std::shared_ptr<const void> current_stream(Device device) { return stream_of(device.index); }
+
+void begin_recording(Device device) {
+  check(cudaSetDevice(device.index), fmt::format("device {}", device.index));
+  stream_of(device.index)->begin_recording();
+}
+
+std::shared_ptr<void> end_recording(Device device, bool keeps) {
+  const std::shared_ptr<Stream> stream = stream_of(device.index);
+  std::shared_ptr<Recording> recording;
+  const cudaGraph_t recorded = stream->end_recording(recording);
+  if (!recorded) {
+    if (!keeps) return nullptr;
+    throw Error("cuda: something was asked for that cannot be recorded");
+  }
+  auto graph = std::make_shared<Graph>(stream, recorded, recording->most);
+  if (!keeps) return nullptr;
+  if (recording->tensors > 0)
+    throw Error(fmt::format("cuda: {} tensors that were made in a recording are still held", recording->tensors));
+  graph->instantiate();
+  return graph;
+}
+
+void replay(void* recorded, Device device) { static_cast<Graph*>(recorded)->launch(stream(device.index)); }
 
 MemoryStats memory(Device device) {
   const Counters& count = counters[device.index];
@@ -194,7 +324,8 @@ CudaDevices devices() {
   return found;
 }
 
-constexpr Runtime kRuntime{devices, allocate, copy, set_zero, synchronize, memory, reset_peak_memory};
+constexpr Runtime kRuntime{devices, allocate, copy, set_zero, synchronize, memory, reset_peak_memory,
+                           current_stream, begin_recording, end_recording, replay};
 constexpr Ops kOps{VITRINE_CUDA_ALL_OPS pack_linear_cublas, ops::pack_conv};
 constexpr Backend kBackend{VITRINE_VERSION, kRuntime, kOps};
 
