@@ -3,18 +3,23 @@
 // A context has one stream a device. Tensors come from the driver's stream-ordered pool, which keeps what is given back: an
 // allocation takes about a microsecond and never waits. A tensor goes back in the order of the stream that it was taken on;
 // whoever hands tensors from one context to another waits for the first one's stream (Runtime::synchronize). Copies from the host
-// wait until they are done, so that weights are there for every context.
+// wait until they are done, so that weights are there for every context; uploads (pictures of a batch) do not and are for one
+// context.
 //
 // A stream can record a CUDA graph. Tensors that are taken while it does are nodes of the graph, at addresses that stay the same
-// in all its runs; they must be given back before the recording ends. Tensors from before that go meanwhile (the last owner may be
-// another thread) are given back after it, as the driver takes no memory back in a graph that it did not give there.
+// in all its runs; they must be given back before the recording ends. Tensors from before that go meanwhile (the last owner may
+// be another thread) are given back after it, as the driver takes no memory back in a graph that it did not give there.
 #include <vitrine/layers/cuda/runtime.h>
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -173,29 +178,37 @@ void keep_memory(int device) {
   });
 }
 
-std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
-  const std::shared_ptr<Stream> stream = stream_of(device.index);
-  check(cudaSetDevice(device.index), fmt::format("device {}", device.index));
-  keep_memory(device.index);
+// A block that `on` orders, of which what `waits_for` was given may be the last user. Where there is no memory left, waits for
+// it.
+void* take(std::size_t bytes, cudaStream_t on, const Stream& waits_for) {
+  const int device = waits_for.device();
+  check(cudaSetDevice(device), fmt::format("device {}", device));
+  keep_memory(device);
   void* block = nullptr;
-  const std::size_t taken = std::max<std::size_t>(bytes, 1);
-  const std::shared_ptr<Recording> recording = stream->recording();
-  if (const cudaError_t status = cudaMallocAsync(&block, taken, stream->get()); status != cudaSuccess) {
+  if (const cudaError_t status = cudaMallocAsync(&block, bytes, on); status != cudaSuccess) {
     cudaGetLastError();
-    if (status != cudaErrorMemoryAllocation || recording) check(status, fmt::format("{} bytes of memory", taken));
+    if (status != cudaErrorMemoryAllocation || waits_for.recording()) check(status, fmt::format("{} bytes of memory", bytes));
     // What the pool keeps may be in pieces that are too small: give it back and ask once more.
     cudaMemPool_t pool = nullptr;
-    cudaStreamSynchronize(stream->get());
-    if (cudaDeviceGetDefaultMemPool(&pool, device.index) == cudaSuccess) cudaMemPoolTrimTo(pool, 0);
-    cudaDeviceGraphMemTrim(device.index);
-    if (cudaMallocAsync(&block, taken, stream->get()) != cudaSuccess) {
+    cudaStreamSynchronize(waits_for.get());
+    if (cudaDeviceGetDefaultMemPool(&pool, device) == cudaSuccess) cudaMemPoolTrimTo(pool, 0);
+    cudaDeviceGraphMemTrim(device);
+    if (cudaMallocAsync(&block, bytes, on) != cudaSuccess) {
       cudaGetLastError();
       std::size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
-      throw Error(fmt::format("cuda:{}: out of memory: {} bytes asked for, {} of {} free, {} in use by this process",
-                              device.index, taken, free, total, counters[device.index].in_use.load()));
+      throw Error(fmt::format("cuda:{}: out of memory: {} bytes asked for, {} of {} free, {} in use by this process", device,
+                              bytes, free, total, counters[device].in_use.load()));
     }
   }
+  return block;
+}
+
+std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
+  const std::shared_ptr<Stream> stream = stream_of(device.index);
+  const std::size_t taken = std::max<std::size_t>(bytes, 1);
+  const std::shared_ptr<Recording> recording = stream->recording();
+  void* const block = take(taken, stream->get(), *stream);
   count_taken(device.index, static_cast<std::int64_t>(taken));
   if (recording) {
     ++recording->tensors;
@@ -208,39 +221,108 @@ std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
           }};
 }
 
-// Two pages of pinned memory through which large copies go: one is filled while the other travels.
+class Event {
+ public:
+  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// Two pages of pinned memory of a device through which large copies go: one is filled while the other travels.
 class Staging {
  public:
   static constexpr std::size_t kPage = std::size_t{8} << 20;
 
-  void upload(void* to, const void* from, std::size_t bytes, cudaStream_t stream) {
-    std::lock_guard lock(mutex_);
-    for (int i = 0; i < 2 && !pages_[i]; ++i) {
+  // Queues copies of the parts; returns when the last page is filled, so that the parts may change then.
+  void upload(void* to, std::span<const HostPart> parts, std::size_t bytes, cudaStream_t stream) {
+    const std::lock_guard lock(mutex_);
+    for (int i = 0; i < 2 && !done_[i]; ++i) {
       check(cudaMallocHost(&pages_[i], kPage), "pinned memory");
-      check(cudaEventCreateWithFlags(&done_[i], cudaEventDisableTiming), "an event");
+      done_[i] = std::make_unique<Event>();
     }
-    int page = 0;
-    for (std::size_t at = 0; at < bytes; at += kPage, page ^= 1) {
+    for (std::size_t at = 0; at < bytes; at += kPage, page_ ^= 1) {
       const std::size_t count = std::min(kPage, bytes - at);
-      check(cudaEventSynchronize(done_[page]), "a copy to the device");
-      std::memcpy(pages_[page], static_cast<const std::byte*>(from) + at, count);
-      check(cudaMemcpyAsync(static_cast<std::byte*>(to) + at, pages_[page], count, cudaMemcpyHostToDevice, stream),
+      check(cudaEventSynchronize(done_[page_]->get()), "a copy to the device");
+      auto* const page = static_cast<std::byte*>(pages_[page_]);
+      for (; !parts.empty() && parts.front().at < at + count; parts = parts.subspan(1)) {
+        const HostPart& part = parts.front();
+        const std::size_t begin = std::max(part.at, at), end = std::min(part.at + part.bytes, at + count);
+        std::memcpy(page + (begin - at), static_cast<const std::byte*>(part.data) + (begin - part.at), end - begin);
+        if (part.at + part.bytes > at + count) break;
+      }
+      check(cudaMemcpyAsync(static_cast<std::byte*>(to) + at, page, count, cudaMemcpyHostToDevice, stream),
             "a copy to the device");
-      check(cudaEventRecord(done_[page], stream), "a copy to the device");
+      check(cudaEventRecord(done_[page_]->get(), stream), "a copy to the device");
     }
-    check(cudaStreamSynchronize(stream), "a copy to the device");
+  }
+
+  // For copies that what is queued elsewhere does not hold up; made at its first use.
+  const Stream& beside(int device) {
+    const std::lock_guard lock(mutex_);
+    if (!beside_) beside_ = std::make_unique<Stream>(device);
+    return *beside_;
   }
 
  private:
   std::mutex mutex_;
   void* pages_[2] = {};
-  cudaEvent_t done_[2] = {};
+  std::unique_ptr<Event> done_[2];
+  int page_ = 0;
+  std::unique_ptr<Stream> beside_;
 };
 // Never destroyed: the driver may be gone before.
-Staging& staging() {
-  static Staging* const instance = new Staging;
-  return *instance;
+Staging& staging(int device) {
+  static Staging* const of_devices = new Staging[kMostDevices];
+  return of_devices[device];
 }
+
+// Pinned memory is dear to make, so that what goes is kept.
+std::shared_ptr<void> pinned(std::size_t bytes) {
+  struct Kept {
+    std::mutex mutex;
+    std::multimap<std::size_t, void*> blocks;
+  };
+  static Kept* const kept = new Kept;
+  constexpr std::size_t kLeast = std::size_t{64} << 10;
+  std::size_t size = std::bit_ceil(std::max(bytes, kLeast));
+  void* block = nullptr;
+  {
+    const std::lock_guard lock(kept->mutex);
+    if (const auto found = kept->blocks.lower_bound(size); found != kept->blocks.end()) {
+      std::tie(size, block) = *found;
+      kept->blocks.erase(found);
+    }
+  }
+  if (!block) check(cudaMallocHost(&block, size), "pinned memory");
+  return {block, [size](void* b) {
+            const std::lock_guard lock(kept->mutex);
+            kept->blocks.emplace(size, b);
+          }};
+}
+
+class PinnedDownload final : public Download {
+ public:
+  PinnedDownload(const void* from, std::size_t bytes, cudaStream_t stream) : block_(pinned(bytes)) {
+    check(cudaMemcpyAsync(block_.get(), from, bytes, cudaMemcpyDefault, stream), fmt::format("a copy of {} bytes", bytes));
+    check(cudaEventRecord(done_.get(), stream), "a copy to the host");
+  }
+  ~PinnedDownload() override { cudaEventSynchronize(done_.get()); }
+
+  const void* wait() override {
+    check(cudaEventSynchronize(done_.get()), "a copy to the host, or what came before it");
+    return block_.get();
+  }
+
+ private:
+  std::shared_ptr<void> block_;
+  Event done_;
+};
 
 // Said before the driver finds it, which would only say that the recording is void.
 void refuse_in_recording(int device, std::string_view what) {
@@ -253,9 +335,38 @@ void copy(void* to, Device to_device, const void* from, Device from_device, std:
   if (uploads || downloads) refuse_in_recording(device, uploads ? "a copy from the host" : "a copy to the host");
   const cudaStream_t on = stream(device);
   constexpr std::size_t kSmall = std::size_t{64} << 10;  // the driver has a page of its own for these
-  if (uploads && bytes > kSmall) return staging().upload(to, from, bytes, on);
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, on), fmt::format("a copy of {} bytes", bytes));
+  if (uploads && bytes > kSmall) {
+    const HostPart whole{from, bytes, 0};
+    staging(device).upload(to, {&whole, 1}, bytes, on);
+  } else {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, on), fmt::format("a copy of {} bytes", bytes));
+  }
   if (uploads || downloads) check(cudaStreamSynchronize(on), "a copy between host and device, or what came before it");
+}
+
+// The block is taken and filled on a stream of its own, which does not wait for the context's; that waits for the copies and
+// gives the block back when it has used it.
+std::shared_ptr<void> upload(std::span<const HostPart> parts, std::size_t bytes, Device device) {
+  refuse_in_recording(device.index, "a copy from the host");
+  const std::shared_ptr<Stream> stream = stream_of(device.index);
+  const cudaStream_t beside = staging(device.index).beside(device.index).get();
+  const std::size_t taken = std::max<std::size_t>(bytes, 1);
+  void* const block = take(taken, beside, *stream);
+  count_taken(device.index, static_cast<std::int64_t>(taken));
+  std::shared_ptr<void> result(block, [stream, taken](void* b) {
+    stream->give(b, taken, nullptr);
+    counters[stream->device()].in_use -= static_cast<std::int64_t>(taken);
+  });
+  staging(device.index).upload(block, parts, bytes, beside);
+  const Event done;
+  check(cudaEventRecord(done.get(), beside), "a copy to the device");
+  check(cudaStreamWaitEvent(stream->get(), done.get(), 0), "waiting for a copy to the device");
+  return result;
+}
+
+std::unique_ptr<Download> download(const void* from, std::size_t bytes, Device device) {
+  refuse_in_recording(device.index, "a copy to the host");
+  return std::make_unique<PinnedDownload>(from, bytes, stream(device.index));
 }
 
 void set_zero(void* to, std::size_t bytes, Device device) {
@@ -324,8 +435,8 @@ CudaDevices devices() {
   return found;
 }
 
-constexpr Runtime kRuntime{devices, allocate, copy, set_zero, synchronize, memory, reset_peak_memory,
-                           current_stream, begin_recording, end_recording, replay};
+constexpr Runtime kRuntime{devices, allocate,          copy,           upload,          download,      set_zero, synchronize,
+                           memory,  reset_peak_memory, current_stream, begin_recording, end_recording, replay};
 constexpr Ops kOps{VITRINE_CUDA_ALL_OPS pack_linear_cublas, ops::pack_conv};
 constexpr Backend kBackend{VITRINE_VERSION, kRuntime, kOps};
 

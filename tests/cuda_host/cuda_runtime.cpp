@@ -1,6 +1,7 @@
 // See cuda_runtime/cuda_runtime_api.h.
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -46,11 +47,12 @@ struct CUevent_st {
 
 namespace {
 
+std::atomic<std::int64_t> waits{0};
 constexpr std::size_t kMemory = std::size_t{8} << 30;
 
 std::mutex blocks_mutex;
 auto& blocks = *new std::map<void*, std::shared_ptr<void>>;  // outside of graphs; never destroyed, as some tensors are not
-thread_local CUstream_st* captured = nullptr;   // by this thread
+thread_local CUstream_st* captured = nullptr;                // by this thread
 
 cudaError_t refuse(CUstream_st* stream, cudaError_t error) {
   stream->is_void = true;
@@ -82,6 +84,8 @@ namespace vitrine::cuda::emulation {
 void queue_launch(CUstream_st* stream, std::function<void()> work) {
   if (queue(stream, std::move(work)) != cudaSuccess) throw Error("a launch on a stream whose capture is void");
 }
+
+std::int64_t stream_waits() { return waits; }
 
 }  // namespace vitrine::cuda::emulation
 
@@ -119,7 +123,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++waits;
   return stream->graph ? refuse(stream, cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const bool isolated = stream->graph && !event->is_captured;
+  return isolated ? refuse(stream, cudaErrorStreamCaptureIsolation) : cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = new CUevent_st;

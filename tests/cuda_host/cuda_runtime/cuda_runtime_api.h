@@ -1,6 +1,7 @@
-// The part of CUDA's runtime that layers/cuda/runtime.cpp calls, on the host: what is asked of a stream is done at once, or, while the
-// stream is captured, kept as a node of a graph. Calls that a capture does not allow return the errors that CUDA gives and make the
-// capture void. Memory that a graph allocates is its own; it holds NaNs when a run begins to use it and when it was freed.
+// The part of CUDA's runtime that layers/cuda/runtime.cpp calls, on the host: what is asked of a stream is done at once, or,
+// while the stream is captured, kept as a node of a graph. Calls that a capture does not allow return the errors that CUDA gives
+// and make the capture void. Memory that a graph allocates is its own; it holds NaNs when a run begins to use it and when it was
+// freed.
 #pragma once
 
 #include <cstddef>
@@ -25,6 +26,7 @@ enum cudaError_t {
   cudaErrorIllegalState = 401,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureIsolation = 905,
   cudaErrorStreamCaptureWrongThread = 908,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDefault = 4 };
@@ -47,6 +49,7 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
