@@ -1,6 +1,7 @@
 #include <vitrine/layers/devices.h>
 
 #include <charconv>
+#include <cstring>
 #include <utility>
 
 #include <fmt/format.h>
@@ -48,6 +49,22 @@ void synchronize(Device device) {
 Tensor finished(Tensor x) {
   synchronize(x.device());
   return x;
+}
+
+bool is_accelerator(Device device) { return device.type != DeviceType::cpu; }
+
+HostCopy::HostCopy(const Tensor& x) : host_(x) {
+  if (!is_accelerator(x.device())) return;
+  const Tensor from = x.contiguous();
+  host_ = Tensor::empty(x.shape(), x.dtype());
+  if (!Context::current().dry_run() && x.numel() > 0)
+    download_ = cuda::backend().runtime.download(from.raw(), from.bytes(), from.device());
+}
+
+Tensor HostCopy::get() {
+  if (download_) std::memcpy(host_.raw(), download_->wait(), host_.bytes());
+  download_ = nullptr;
+  return std::move(host_);
 }
 
 MemoryStats memory_stats(Device device) {

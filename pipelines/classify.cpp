@@ -18,12 +18,16 @@ ImageClassifier::ImageClassifier(LoadedModel model) : model_(std::move(model)) {
     throw Error(fmt::format("{}: has no classification head; give a checkpoint with one (--weights FILE)", model_.name));
 }
 
-Image ImageClassifier::prepare(const Image& image) const { return fit_image(image, model_.preprocess); }
-
-Tensor ImageClassifier::logits(std::span<const Image> prepared) const {
-  const Backbone& backbone = *model_.backbone;
-  return backbone.forward(normalize_images(prepared, model_.preprocess, backbone.dtype()).to(backbone.device())).to(Device{});
+PreparedImage ImageClassifier::prepare(Image image) const {
+  return prepare_image(std::move(image), model_.preprocess, model_.backbone->device());
 }
+
+HostCopy ImageClassifier::queue(std::span<const PreparedImage> prepared) const {
+  const Backbone& backbone = *model_.backbone;
+  return HostCopy(backbone.forward(batch_images(prepared, model_.preprocess, backbone.dtype(), backbone.device())));
+}
+
+Tensor ImageClassifier::logits(std::span<const PreparedImage> prepared) const { return queue(prepared).get(); }
 
 std::vector<std::vector<Classification>> ImageClassifier::rank(const Tensor& logits, int topk) const {
   const auto [scores, indices] = top_k(softmax(logits), std::clamp<std::int64_t>(topk, 1, num_classes()));
@@ -40,7 +44,7 @@ std::vector<std::vector<Classification>> ImageClassifier::rank(const Tensor& log
 
 std::vector<std::vector<Classification>> ImageClassifier::classify(std::span<const Image> images, int topk) const {
   if (images.empty()) return {};
-  std::vector<Image> prepared;
+  std::vector<PreparedImage> prepared;
   prepared.reserve(images.size());
   for (const Image& image : images) prepared.push_back(prepare(image));
   return rank(logits(prepared), topk);

@@ -11,9 +11,11 @@
 #include <string>
 #include <vector>
 
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/export.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/load_model.h>
+#include <vitrine/pipelines/preprocess.h>
 
 namespace vitrine {
 
@@ -34,10 +36,12 @@ class VITRINE_API ImageClassifier {
   // or 4 channels; all are taken as one batch.
   std::vector<std::vector<Classification>> classify(std::span<const Image> images, int topk = 5) const;
 
-  // The same in two steps, so that the first can be done ahead by another thread: a picture brought to the model's size,
-  // and pictures of that size -> logits [B, classes], f32.
-  Image prepare(const Image& image) const;
-  Tensor logits(std::span<const Image> prepared) const;
+  // The same in steps, so that the first can be done ahead by another thread: what can be done with each picture, and pictures ->
+  // logits [B, classes], f32, on the host. `queue` does not wait for a GPU: who queues the next batch before it takes the logits
+  // of this one keeps it busy.
+  PreparedImage prepare(Image image) const;
+  HostCopy queue(std::span<const PreparedImage> prepared) const;
+  Tensor logits(std::span<const PreparedImage> prepared) const;
   // Logits [B, classes] -> the best classes of each row.
   std::vector<std::vector<Classification>> rank(const Tensor& logits, int topk) const;
 

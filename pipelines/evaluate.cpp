@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cmath>
 #include <span>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/ops.h>
 #include <vitrine/pipelines/prefetch.h>
@@ -32,6 +34,7 @@ struct Batch {
 int choose_streams(const ImageClassifier& classifier, int wanted) {
   const int threads = Context::current().threads();
   if (wanted > 0) return std::min(wanted, threads);
+  if (is_accelerator(classifier.model().backbone->device())) return 1;
   return classifier.model().backbone->info().parameters <= kSmallModel ? threads : 1;
 }
 
@@ -95,11 +98,13 @@ Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, c
   const Device device = Context::current().device();
   const int threads = Context::current().threads(), streams = choose_streams(classifier, options.streams);
   if (streams == 1) {
-    detail::Prefetch<Image> pictures(total, prepare, options.decode_threads, 2 * options.batch_size);
-    result.interrupted = !detail::in_batches(
-        pictures, total, options.batch_size,
-        [&](std::span<const std::int64_t> items, std::span<const Image> batch) {
-          count_batch(result, dataset, items, classifier.logits(batch));
+    detail::Prefetch<PreparedImage> pictures(total, prepare, options.decode_threads, 2 * options.batch_size);
+    result.interrupted = !detail::in_queued_batches(
+        pictures, total, options.batch_size, detail::batches_ahead(classifier.model().backbone->device()),
+        [&](std::vector<std::int64_t> items, std::span<const PreparedImage> batch) {
+          return [&, items = std::move(items), logits = classifier.queue(batch)]() mutable {
+            count_batch(result, dataset, items, logits.get());
+          };
         },
         [&](std::int64_t, const std::string& message) { failed(message); }, go_on);
   } else {
@@ -111,11 +116,11 @@ Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, c
           const ContextScope scope(context);
           const std::int64_t begin = b * options.batch_size, count = std::min(options.batch_size, total - begin);
           Batch batch;
-          detail::Prefetch<Image> pictures(
+          detail::Prefetch<PreparedImage> pictures(
               count, [&](std::int64_t i) { return prepare(begin + i); }, 0, count);
           detail::in_batches(
               pictures, count, count,
-              [&](std::span<const std::int64_t> items, std::span<const Image> images) {
+              [&](std::span<const std::int64_t> items, std::span<const PreparedImage> images) {
                 for (const std::int64_t item : items) batch.items.push_back(begin + item);
                 batch.logits = classifier.logits(images);
               },

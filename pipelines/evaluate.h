@@ -21,7 +21,7 @@ struct EvaluationProgress {
 struct EvaluationOptions {
   std::int64_t batch_size = 64;
   // Batches at a time, each on a share of the threads, which read, resize and compute in turn. 0: as many as threads for a
-  // small model, 1 for others.
+  // small model on the CPU, 1 for others.
   int streams = 0;
   int decode_threads = 1;  // with one stream, pictures are read and resized by these while the model works; 0: in turn
   std::function<bool(const EvaluationProgress&)> progress;  // after each batch; false ends the run early

@@ -207,9 +207,9 @@ GenerationEvaluation evaluate_generation(const Generator& generator, const Image
               .confusion = std::vector<std::int64_t>(static_cast<std::size_t>(classes * classes))};
   load_state(options.state_file, state);
 
-  const auto judge = [&](std::span<const Image> prepared) {  // -> what enters the last layer, classes seen
-    const Tensor features = backbone.forward_features(
-        normalize_images(prepared, classifier.model().preprocess, backbone.dtype()).to(backbone.device()));
+  const auto judge = [&](std::span<const PreparedImage> prepared) {  // -> what enters the last layer, classes seen
+    const Tensor features =
+        backbone.forward_features(batch_images(prepared, classifier.model().preprocess, backbone.dtype(), backbone.device()));
     std::vector<std::int64_t> seen;
     for (const auto& ranked : classifier.rank(backbone.forward_head(features).to(Device{}), 1))
       seen.push_back(ranked.front().index);
@@ -234,7 +234,7 @@ GenerationEvaluation evaluate_generation(const Generator& generator, const Image
     job.seed = options.seed + static_cast<std::uint64_t>(state.done);
     job.classes.clear();
     for (std::int64_t i = 0; i < classes; ++i) job.classes.push_back((state.done + i) % classes);
-    std::vector<Image> pictures;
+    std::vector<PreparedImage> pictures;
     result.interrupted = !generator.generate(
         job, {.progress = [&](const GenerateProgress&) { return report(state.done); },
               .picture = [&](std::int64_t, const Image& picture) { pictures.push_back(classifier.prepare(picture)); }});
@@ -255,7 +255,7 @@ GenerationEvaluation evaluate_generation(const Generator& generator, const Image
   FeatureStatistics real;
   constexpr std::int64_t kBatch = 64;
   for (std::int64_t first = 0; first < reference.size() && state.done > 1; first += kBatch) {
-    std::vector<Image> pictures;
+    std::vector<PreparedImage> pictures;
     for (std::int64_t i = first; i < std::min(first + kBatch, reference.size()); ++i)
       pictures.push_back(classifier.prepare(reference.image(i)));
     real.add(judge(pictures).first);

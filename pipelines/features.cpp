@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -102,11 +103,13 @@ Tokens parse_tokens(std::string_view name) {
 
 FeatureExtractor::FeatureExtractor(const ModelOptions& options) : model_(load_model(options)) {}
 
-Image FeatureExtractor::prepare(const Image& image) const { return fit_image(image, model_.preprocess); }
+PreparedImage FeatureExtractor::prepare(Image image) const {
+  return prepare_image(std::move(image), model_.preprocess, model_.backbone->device());
+}
 
-Tensor FeatureExtractor::features(std::span<const Image> prepared, Tokens tokens) const {
+Tensor FeatureExtractor::features(std::span<const PreparedImage> prepared, Tokens tokens) const {
   const Backbone& backbone = *model_.backbone;
-  const Tensor images = normalize_images(prepared, model_.preprocess, backbone.dtype()).to(backbone.device());
+  const Tensor images = batch_images(prepared, model_.preprocess, backbone.dtype(), backbone.device());
   if (tokens == Tokens::pooled) return backbone.forward_head(backbone.forward_features(images), true).to(DType::f32).to(Device{});
   const IntermediateMap last = backbone.forward_intermediates(images, {.indices = {-1}, .norm = true}).at(0);
   if (tokens == Tokens::patch) return last.map.to(DType::f32).to(Device{}).contiguous();

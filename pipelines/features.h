@@ -1,7 +1,7 @@
 // Features: pictures in, vectors out, for search, clustering and probes.
 //
 //   FeatureExtractor extractor(ModelOptions{.model = "vit_small_patch14_dinov2", .weights = "dinov2.safetensors"});
-//   const Image photo = extractor.prepare(read_image("cat.png"));
+//   const PreparedImage photo = extractor.prepare(read_image("cat.png"));
 //   Tensor features = extractor.features({&photo, 1}, Tokens::pooled);      // [1, C]
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <vitrine/layers/tensor.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/load_model.h>
+#include <vitrine/pipelines/preprocess.h>
 
 namespace vitrine {
 
@@ -26,9 +27,9 @@ class VITRINE_API FeatureExtractor {
  public:
   explicit FeatureExtractor(const ModelOptions& options);
 
-  Image prepare(const Image& image) const;
-  // Pictures of the model's size -> cls, pooled: [B, C]; patch: [B, H, W, C]. f32. Throws Error where the model has none.
-  Tensor features(std::span<const Image> prepared, Tokens tokens) const;
+  PreparedImage prepare(Image image) const;  // what can be done with each picture before there is a batch
+  // Pictures -> cls, pooled: [B, C]; patch: [B, H, W, C]. f32. Throws Error where the model has none.
+  Tensor features(std::span<const PreparedImage> prepared, Tokens tokens) const;
 
   const LoadedModel& model() const { return model_; }
 

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 
 namespace vitrine::detail {
@@ -90,14 +92,27 @@ class Prefetch {
   std::vector<std::thread> threads_;
 };
 
-// Items 0 .. count - 1 of `items` in batches of at most `size`: batch(numbers, values) for those that could be made,
-// failed(number, message) for those whose making threw Error. After each batch go_on(items done) may end the run; gives
-// whether all was done.
-template <typename T, typename Batch, typename Failed, typename GoOn>
-bool in_batches(Prefetch<T>& items, std::int64_t count, std::int64_t size, const Batch& batch, const Failed& failed,
-                const GoOn& go_on) {
+// How many batches are queued before the results of the first are asked for: a GPU works on one while the host makes the next, a
+// CPU would only be late with its answers.
+inline std::size_t batches_ahead(Device device) { return is_accelerator(device) ? 1 : 0; }
+
+// As in_batches below, for a device that computes beside the host: begin(numbers, values) queues a batch and gives what is to be
+// done with its results, which is called after `queued` further batches have been begun.
+template <typename T, typename Begin, typename Failed, typename GoOn>
+bool in_queued_batches(Prefetch<T>& items, std::int64_t count, std::int64_t size, std::size_t queued, const Begin& begin,
+                       const Failed& failed, const GoOn& go_on) {
   std::vector<std::int64_t> numbers;
   std::vector<T> values;
+  std::deque<std::pair<std::int64_t, std::function<void()>>> begun;  // items done with it, what is left to do
+  const auto finish_but = [&](std::size_t left) {
+    while (begun.size() > left) {
+      const auto [done, finish] = std::move(begun.front());
+      begun.pop_front();
+      finish();
+      if (!go_on(done) && done < count) return false;
+    }
+    return true;
+  };
   for (std::int64_t i = 0; i < count; ++i) {
     try {
       values.push_back(items.next());
@@ -107,13 +122,25 @@ bool in_batches(Prefetch<T>& items, std::int64_t count, std::int64_t size, const
     }
     const bool last = i + 1 == count;
     if (!values.empty() && (last || static_cast<std::int64_t>(values.size()) == size)) {
-      batch(std::span<const std::int64_t>(numbers), std::span<T>(values));
-      numbers.clear();
+      begun.emplace_back(i + 1, begin(std::exchange(numbers, {}), std::span<T>(values)));
       values.clear();
-      if (!go_on(i + 1) && !last) return false;
+      if (!finish_but(queued)) return false;
     }
   }
-  return true;
+  return finish_but(0);
+}
+
+// Items 0 .. count - 1 of `items` in batches of at most `size`: batch(numbers, values) for those that could be made,
+// failed(number, message) for those whose making threw Error. After each batch go_on(items done) may end the run; gives
+// whether all was done.
+template <typename T, typename Batch, typename Failed, typename GoOn>
+bool in_batches(Prefetch<T>& items, std::int64_t count, std::int64_t size, const Batch& batch, const Failed& failed,
+                const GoOn& go_on) {
+  const auto begin = [&](const std::vector<std::int64_t>& numbers, std::span<T> values) {
+    batch(std::span<const std::int64_t>(numbers), values);
+    return [] {};
+  };
+  return in_queued_batches(items, count, size, 0, begin, failed, go_on);
 }
 
 }  // namespace vitrine::detail

@@ -4,11 +4,12 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <vitrine/layers/cpu/parallel.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/pipelines/pixels.h>
 
@@ -134,28 +135,25 @@ std::vector<float> byte_values(const PreprocessConfig& config) {
   return values;
 }
 
-template <typename T>
-void fill_tensor(std::span<const Image> images, const PreprocessConfig& config, T* to) {
-  const std::vector<float> exact = byte_values(config);
-  std::vector<T> values(exact.size());
-  std::transform(exact.begin(), exact.end(), values.begin(), [](float value) { return T(value); });
-  const std::int64_t row = config.width * config.channels, rows = config.height;
-  constexpr std::int64_t kRowsAtOnce = 64;
-  cpu::parallel_for(static_cast<std::int64_t>(images.size()) * rows, kRowsAtOnce, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const std::uint8_t* from = images[static_cast<std::size_t>(r / rows)].row(r % rows);
-      T* out = to + r * row;
-      if (config.channels == 1) {
-        for (std::int64_t i = 0; i < row; ++i) out[i] = values[from[i]];
-      } else {
-        for (std::int64_t i = 0; i < row; i += 3) {
-          out[i] = values[from[i]];
-          out[i + 1] = values[256 + from[i + 1]];
-          out[i + 2] = values[512 + from[i + 2]];
-        }
-      }
-    }
+// What surrounds a picture that is smaller than the model's input.
+std::array<std::uint8_t, 4> border_of(const PreprocessConfig& config) {
+  std::array<std::uint8_t, 4> border{};
+  if (config.crop_mode != "border") return border;
+  std::transform(config.mean.begin(), config.mean.end(), border.begin(), [](float mean) {
+    return static_cast<std::uint8_t>(std::clamp<std::int64_t>(round_even(255.0 * static_cast<double>(mean)), 0, 255));
   });
+  return border;
+}
+
+Window window_of(const Placement& at, const PreprocessConfig& config) {
+  return {std::max<std::int64_t>(-at.left, 0), std::max<std::int64_t>(-at.top, 0), std::min(at.width, config.width),
+          std::min(at.height, config.height)};
+}
+
+Tensor to_tensor(std::span<const PlacedPicture> pictures, const PreprocessConfig& config, DType dtype, Device device) {
+  const std::vector<float> values = byte_values(config);
+  const Canvas canvas{config.height, config.width, config.channels, border_of(config), values};
+  return place_pictures(pictures, canvas, dtype, device);
 }
 
 }  // namespace
@@ -193,19 +191,15 @@ Placement place_image(std::int64_t width, std::int64_t height, const PreprocessC
 
 Image fit_image(const Image& image, const PreprocessConfig& config) {
   const Placement at = place_image(image.width, image.height, config);
-  const Image source = convert_channels(image, static_cast<int>(config.channels));
-  const Window window{std::max<std::int64_t>(-at.left, 0), std::max<std::int64_t>(-at.top, 0), std::min(at.width, config.width),
-                      std::min(at.height, config.height)};
-  Image part = resize_window(source, at.width, at.height, parse_filter(config.interpolation), window);
+  const auto channels = static_cast<int>(config.channels);
+  const Image converted = image.channels == channels ? Image{} : convert_channels(image, channels);
+  const Image& source = image.channels == channels ? image : converted;
+  Image part = resize_window(source, at.width, at.height, parse_filter(config.interpolation), window_of(at, config));
   if (part.width == config.width && part.height == config.height) return part;
 
   Image canvas = make_image(config.width, config.height, config.channels);
-  if (config.crop_mode == "border") {
-    for (std::size_t i = 0; i < canvas.pixels.size(); ++i) {
-      const double mean = config.mean[i % static_cast<std::size_t>(config.channels)];
-      canvas.pixels[i] = static_cast<std::uint8_t>(std::clamp<std::int64_t>(round_even(255.0 * mean), 0, 255));
-    }
-  }
+  const std::array<std::uint8_t, 4> border = border_of(config);
+  for (std::size_t i = 0; i < canvas.pixels.size(); ++i) canvas.pixels[i] = border[i % static_cast<std::size_t>(config.channels)];
   const std::int64_t left = std::max<std::int64_t>(at.left, 0), top = std::max<std::int64_t>(at.top, 0);
   for (std::int64_t y = 0; y < part.height; ++y) {
     std::memcpy(canvas.row(top + y) + left * canvas.channels, part.row(y), static_cast<std::size_t>(part.width * part.channels));
@@ -215,27 +209,37 @@ Image fit_image(const Image& image, const PreprocessConfig& config) {
 
 Tensor normalize_images(std::span<const Image> images, const PreprocessConfig& config, DType dtype) {
   check_config(config);
+  std::vector<PlacedPicture> pictures;
   for (const Image& image : images) {
     check_image(image, "preprocessing");
     if (image.width != config.width || image.height != config.height || image.channels != config.channels) {
       throw Error(fmt::format("preprocessing: a picture of {}x{}x{}, expected {}x{}x{}", image.height, image.width,
                               image.channels, config.height, config.width, config.channels));
     }
+    pictures.push_back({pixels_of(image)});
   }
-  Tensor result = Tensor::empty({static_cast<std::int64_t>(images.size()), config.height, config.width, config.channels}, dtype);
-  switch (dtype) {
-    case DType::f32:
-      fill_tensor(images, config, result.data<float>());
-      return result;
-    case DType::bf16:
-      fill_tensor(images, config, result.data<bfloat16>());
-      return result;
-    case DType::f16:
-      fill_tensor(images, config, result.data<float16>());
-      return result;
-    default:
-      throw Error(fmt::format("preprocessing: {} is no type for normalized pictures, expected f32, bf16 or f16", name_of(dtype)));
+  return to_tensor(pictures, config, dtype, {});
+}
+
+PreparedImage prepare_image(Image image, const PreprocessConfig& config, Device device) {
+  if (!is_accelerator(device)) return {.pixels = fit_image(image, config)};
+  const Placement at = place_image(image.width, image.height, config);
+  if (image.channels != config.channels) image = convert_channels(image, static_cast<int>(config.channels));
+  ResamplePlan plan = plan_window(image, at.width, at.height, parse_filter(config.interpolation), window_of(at, config));
+  return {.pixels = std::move(image),
+          .resample = std::move(plan),
+          .left = std::max<std::int64_t>(at.left, 0),
+          .top = std::max<std::int64_t>(at.top, 0)};
+}
+
+Tensor batch_images(std::span<const PreparedImage> images, const PreprocessConfig& config, DType dtype, Device device) {
+  check_config(config);
+  std::vector<PlacedPicture> pictures;
+  for (const PreparedImage& image : images) {
+    check_image(image.pixels, "preprocessing");
+    pictures.push_back({pixels_of(image.pixels), image.resample ? &*image.resample : nullptr, image.left, image.top});
   }
+  return to_tensor(pictures, config, dtype, device);
 }
 
 PreprocessConfig parse_preprocess(const std::string& json, PreprocessConfig base) {

@@ -58,10 +58,10 @@ Segmenter::~Segmenter() = default;
 Segmenter::Segmenter(Segmenter&&) noexcept = default;
 Segmenter& Segmenter::operator=(Segmenter&&) noexcept = default;
 
-Image Segmenter::prepare(const Image& image) const { return fit_image(image, preprocess_); }
+PreparedImage Segmenter::prepare(Image image) const { return prepare_image(std::move(image), preprocess_, model_->device()); }
 
-Tensor Segmenter::importance(std::span<const Image> prepared) const {
-  return model_->forward(normalize_images(prepared, preprocess_, dtype_).to(model_->device())).to(Device{});
+Tensor Segmenter::importance(std::span<const PreparedImage> prepared) const {
+  return model_->forward(batch_images(prepared, preprocess_, dtype_, model_->device())).to(Device{});
 }
 
 Segmentation Segmenter::finish(const Tensor& map, std::int64_t width, std::int64_t height, const SegmentOptions& options) const {
@@ -77,7 +77,7 @@ Segmentation Segmenter::finish(const Tensor& map, std::int64_t width, std::int64
 }
 
 Segmentation Segmenter::segment(const Image& image, const SegmentOptions& options) const {
-  const Image prepared = prepare(image);
+  const PreparedImage prepared = prepare(image);
   return finish(importance({&prepared, 1}).select(0, 0), image.width, image.height, options);
 }
 

@@ -15,6 +15,7 @@
 #include <vitrine/pipelines/draw.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/load_model.h>
+#include <vitrine/pipelines/preprocess.h>
 
 namespace vitrine {
 
@@ -48,10 +49,10 @@ class VITRINE_API Segmenter {
 
   Segmentation segment(const Image& image, const SegmentOptions& options = {}) const;
 
-  // The same in steps: a picture brought to the model's size; pictures of that size -> importance [B, H, W], f32; and from
+  // The same in steps: what can be done with each picture; pictures -> importance [B, H, W], f32; and from
   // one map [H, W] to the answer for the picture of width x height that it came from.
-  Image prepare(const Image& image) const;
-  Tensor importance(std::span<const Image> prepared) const;
+  PreparedImage prepare(Image image) const;
+  Tensor importance(std::span<const PreparedImage> prepared) const;
   Segmentation finish(const Tensor& map, std::int64_t width, std::int64_t height, const SegmentOptions& options = {}) const;
 
   const std::string& name() const { return name_; }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include <vitrine/layers/devices.h>
@@ -23,12 +24,27 @@ namespace vitrine::cuda {
 enum class Binary : std::uint8_t { add, multiply };
 enum class RowNorm : std::uint8_t { layer_norm, rms_norm, simple_norm, l2_normalize };
 
+struct PictureBatch;  // layers/cuda/pictures.h
+
 struct GroupNormArgs {
   std::int64_t groups;
   const Tensor &weight, &bias;  // f32 [C] or undefined
   double eps;
   const Tensor &add, &scale, &shift;  // f32 [B, C], contiguous, or undefined
   Activation activation;
+};
+
+// Bytes of the host and their place in what is uploaded.
+struct HostPart {
+  const void* data;
+  std::size_t bytes, at;
+};
+
+// Bytes on their way to the host. One that goes waits for them.
+class Download {
+ public:
+  virtual ~Download() = default;
+  virtual const void* wait() = 0;  // where they are, while it lives
 };
 
 // Memory and devices.
@@ -38,10 +54,25 @@ struct Runtime {
   std::shared_ptr<void> (*allocate)(std::size_t bytes, Device device);
   // Between the host and a device, or on one. Where the host is the target, the bytes are there on return.
   void (*copy)(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes);
+  // A block of `bytes` bytes on the device, in which the parts, in rising order, lie for what the calling thread's context queues
+  // from now on. They may change at once; what was queued before is not waited for, neither here nor by the copies.
+  std::shared_ptr<void> (*upload)(std::span<const HostPart> parts, std::size_t bytes, Device device);
+  // Copied behind what the calling thread's context has queued, which goes on.
+  std::unique_ptr<Download> (*download)(const void* from, std::size_t bytes, Device device);
   void (*set_zero)(void* to, std::size_t bytes, Device device);
   void (*synchronize)(Device device);  // waits for the context's stream
   MemoryStats (*memory)(Device device);
   void (*reset_peak_memory)(Device device);
+  // Recording, for layers/repeated_pass.h. The stream of the calling thread's context, which replays are queued on; whoever holds
+  // it keeps it from being made again at the same address.
+  std::shared_ptr<const void> (*stream)(Device device);
+  // From here to end_recording what the calling thread gives the stream is not done but recorded. Tensors that are made meanwhile
+  // must go before the end; those from before that go meanwhile are given back at the end. What waits throws Error.
+  void (*begin_recording)(Device device);
+  // What was recorded, or null where it is not kept. Throws Error where something could not be recorded; the recording has ended
+  // in each case, and the stream works as before.
+  std::shared_ptr<void> (*end_recording)(Device device, bool keeps);
+  void (*replay)(void* recorded, Device device);  // on the stream of the calling thread's context
 };
 
 // op(name, arguments): each is void name(arguments). Tensors are on one device, shapes are right; x may be a view unless it says
@@ -68,7 +99,8 @@ struct Runtime {
       op(pool, (const Tensor& x, const detail::PoolAxis& rows, const detail::PoolAxis& columns, bool is_max, Tensor& y))         \
           op(resize, (const Tensor& x, const detail::ResizeAxis& rows, const detail::ResizeAxis& columns, Tensor& y))            \
               op(resize_nearest, (const Tensor& x, Tensor& y))                                                                   \
-                  op(mix_rows, (Tensor & y, const Tensor& matrix, const Tensor& x, bool adds))
+                  op(mix_rows, (Tensor & y, const Tensor& matrix, const Tensor& x, bool adds))                                   \
+                      op(place_pictures, (const PictureBatch& batch, const void* block, void* middle, Tensor& y))
 
 #define VITRINE_CUDA_DECLARE(name, arguments) void name arguments;
 #define VITRINE_CUDA_POINTER(name, arguments) void(*name) arguments;

@@ -9,14 +9,9 @@
 #include <vitrine/layers/axes.h>
 #include <vitrine/layers/cuda/device.h>
 #include <vitrine/layers/cuda/launch_args.h>
+#include <vitrine/layers/cuda/runtime.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/tensor.h>
-
-#if defined(__CUDACC__)
-#include <cuda_runtime_api.h>
-
-#include <vitrine/layers/cuda/runtime.h>
-#endif
 
 namespace vitrine::cuda {
 
@@ -32,8 +27,9 @@ void launch(const Launch& l, void (*kernel)(Parameters...), const Arguments&... 
   kernel<<<grid, static_cast<unsigned>(l.threads), l.shared_bytes, stream(l.x.device().index)>>>(arguments...);
   check(cudaGetLastError(), describe(l));
 #else
-  const int grid[3] = {static_cast<int>(l.grid), static_cast<int>(l.grid_y), static_cast<int>(l.grid_z)};
-  emulation::run(describe(l), l.op, name_of(l.x.dtype()), grid, l.threads, l.shared_bytes, [&] { kernel(arguments...); });
+  const emulation::Grid grid{
+      {static_cast<int>(l.grid), static_cast<int>(l.grid_y), static_cast<int>(l.grid_z)}, l.threads, l.shared_bytes};
+  emulation::launch(stream(l.x.device().index), describe(l), l.op, name_of(l.x.dtype()), grid, [=] { kernel(arguments...); });
 #endif
 }
 

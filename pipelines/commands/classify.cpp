@@ -82,19 +82,21 @@ int run_classify(Console& console, const Options& options) {
   std::int64_t done = 0;
   Progress progress(console, "classify", count);
   // A single picture is read by this thread: nothing could overlap.
-  detail::Prefetch<Image> pictures(
+  detail::Prefetch<PreparedImage> pictures(
       count, [&](std::int64_t i) { return classifier.prepare(read_input(inputs[static_cast<std::size_t>(i)])); },
       count > 1 ? options.batch.read_ahead() : 0, 2 * options.batch.batch_size);
-  const bool complete = detail::in_batches(
-      pictures, count, options.batch.batch_size,
-      [&](std::span<const std::int64_t> numbers, std::span<const Image> batch) {
-        progress.clear();
-        auto ranked = classifier.rank(classifier.logits(batch), options.topk);
-        for (std::size_t row = 0; row < numbers.size(); ++row) {
-          Result& result = results[static_cast<std::size_t>(numbers[row])];
-          result.predictions = std::move(ranked[row]);
-          if (!console.options().json) console.print(to_text(result));
-        }
+  const bool complete = detail::in_queued_batches(
+      pictures, count, options.batch.batch_size, detail::batches_ahead(classifier.model().backbone->device()),
+      [&](std::vector<std::int64_t> numbers, std::span<const PreparedImage> batch) {
+        return [&, numbers = std::move(numbers), logits = classifier.queue(batch)]() mutable {
+          progress.clear();
+          auto ranked = classifier.rank(logits.get(), options.topk);
+          for (std::size_t row = 0; row < numbers.size(); ++row) {
+            Result& result = results[static_cast<std::size_t>(numbers[row])];
+            result.predictions = std::move(ranked[row]);
+            if (!console.options().json) console.print(to_text(result));
+          }
+        };
       },
       [&](std::int64_t number, const std::string& message) {
         results[static_cast<std::size_t>(number)].error = message;

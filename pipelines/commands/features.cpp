@@ -33,7 +33,8 @@ struct Options {
 };
 
 struct Picture {
-  Image photograph, prepared;
+  Image photograph;
+  PreparedImage prepared;
 };
 
 void save(const Options& options, const std::string& model, const Tensor& features, const std::vector<std::string>& images) {
@@ -61,16 +62,16 @@ int run_features(Console& console, const Options& options) {
       count,
       [&](std::int64_t i) {
         Picture picture;
-        picture.photograph = read_input(inputs[static_cast<std::size_t>(i)]);
-        picture.prepared = extractor.prepare(picture.photograph);
-        if (!options.picture) picture.photograph = {};
+        Image image = read_input(inputs[static_cast<std::size_t>(i)]);
+        if (options.picture) picture.photograph = image;
+        picture.prepared = extractor.prepare(std::move(image));
         return picture;
       },
       count > 1 ? options.batch.read_ahead() : 0, 2 * options.batch.batch_size);
   const bool complete = detail::in_batches(
       prefetch, count, options.batch.batch_size,
       [&](std::span<const std::int64_t> numbers, std::span<Picture> batch) {
-        std::vector<Image> prepared;
+        std::vector<PreparedImage> prepared;
         for (Picture& picture : batch) prepared.push_back(std::move(picture.prepared));
         parts.push_back(extractor.features(prepared, tokens));
         for (const std::int64_t number : numbers) images.push_back(inputs[static_cast<std::size_t>(number)].name);

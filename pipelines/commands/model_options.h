@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include <vitrine/layers/context.h>
+#include <vitrine/layers/devices.h>
 #include <vitrine/pipelines/commands/command.h>
 #include <vitrine/pipelines/load_model.h>
 
@@ -29,8 +31,12 @@ struct BatchOptions {
   std::int64_t batch_size = 1;
   std::optional<int> workers;
 
-  // Threads that read ahead: as many as asked for, else half as many as compute, so that two cores are not fought over.
-  int read_ahead() const { return workers.value_or(std::max(1, Context::current().threads() / 2)); }
+  // Threads that read ahead: as many as asked for, else half as many as compute, so that two cores are not fought over; a GPU
+  // leaves them all.
+  int read_ahead() const {
+    const Context& context = Context::current();
+    return workers.value_or(is_accelerator(context.device()) ? context.threads() : std::max(1, context.threads() / 2));
+  }
 };
 void add_batch_options(CLI::App& app, BatchOptions& options);
 

@@ -32,7 +32,8 @@ struct Options {
 };
 
 struct Picture {
-  Image photograph, prepared;
+  Image photograph;
+  PreparedImage prepared;
 };
 
 nlohmann::ordered_json to_json(const Segmentation& s, const Segmenter& segmenter, const std::string& image,
@@ -92,7 +93,7 @@ int run_segment(Console& console, const Options& options) {
   const bool complete = detail::in_batches(
       pictures, count, options.batch.batch_size,
       [&](std::span<const std::int64_t> numbers, std::span<Picture> batch) {
-        std::vector<Image> prepared;
+        std::vector<PreparedImage> prepared;
         for (Picture& picture : batch) prepared.push_back(std::move(picture.prepared));
         progress.clear();
         const Tensor maps = segmenter.importance(prepared);

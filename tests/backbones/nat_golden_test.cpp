@@ -36,7 +36,7 @@ TEST_CASE("the clothes classifier gives PyTorch's logits") {
   ModelOptions options;
   options.model = "nat_fashion";
   const ImageClassifier classifier(options);
-  std::vector<Image> prepared;
+  std::vector<PreparedImage> prepared;
   for (std::int64_t i = 0; i < expected.size(0); ++i) prepared.push_back(classifier.prepare(images->image(i)));
   const Tensor logits = classifier.logits(prepared);
   REQUIRE(logits.shape() == expected.shape());

@@ -227,16 +227,10 @@ std::int64_t launches(std::string_view op, std::string_view dtype) {
   return found == counts.end() ? 0 : found->second;
 }
 
-void run(const std::string& op, const char* name, std::string_view dtype, const int (&grid)[3], int threads,
-         std::size_t shared_bytes, const std::function<void()>& thread) {
-  if (threads < 1 || threads > 1024 || grid[0] < 1 || grid[1] < 1 || grid[2] < 1 || grid[1] > 65535 || grid[2] > 65535)
-    throw Error(fmt::format("{}: a launch of {} x {} x {} blocks of {} threads", op, grid[0], grid[1], grid[2], threads));
-  constexpr std::size_t kMostShared = 227 << 10;
-  if (shared_bytes > kMostShared) throw Error(fmt::format("{}: {} bytes of shared memory", op, shared_bytes));
-  {
-    const std::lock_guard lock(counting);
-    ++counts[{name, std::string(dtype)}];
-  }
+namespace {
+
+void run(const std::string& op, const Grid& launched, const std::function<void()>& thread) {
+  const auto& [grid, threads, shared_bytes] = launched;
   const DeviceAccess access;
   const std::int64_t blocks = std::int64_t{grid[0]} * grid[1] * grid[2];
   std::exception_ptr failure;
@@ -273,6 +267,24 @@ void run(const std::string& op, const char* name, std::string_view dtype, const 
     running = nullptr;
   }
   if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+void launch(CUstream_st* stream, const std::string& op, const char* name, std::string_view dtype, const Grid& grid,
+            std::function<void()> thread) {
+  const auto& [blocks, threads, shared_bytes] = grid;
+  if (threads < 1 || threads > 1024 || blocks[0] < 1 || blocks[1] < 1 || blocks[2] < 1 || blocks[1] > 65535 || blocks[2] > 65535)
+    throw Error(fmt::format("{}: a launch of {} x {} x {} blocks of {} threads", op, blocks[0], blocks[1], blocks[2], threads));
+  constexpr std::size_t kMostShared = 227 << 10;
+  if (shared_bytes > kMostShared) throw Error(fmt::format("{}: {} bytes of shared memory", op, shared_bytes));
+  queue_launch(stream, [op, key = std::pair<std::string, std::string>(name, dtype), grid, thread = std::move(thread)] {
+    {
+      const std::lock_guard lock(counting);
+      ++counts[key];
+    }
+    run(op, grid, thread);
+  });
 }
 
 int thread_index() { return running->current; }

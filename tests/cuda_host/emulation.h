@@ -13,6 +13,8 @@
 #include <string>
 #include <string_view>
 
+struct CUstream_st;  // a stream of cuda_runtime/cuda_runtime_api.h
+
 namespace vitrine::cuda::emulation {
 
 struct Block {
@@ -26,11 +28,19 @@ struct Block {
 enum class Order { forward, backward };
 void set_order(Order order);
 
+// A launch: now, or at every run of the graph that the stream is captured for.
+struct Grid {
+  int blocks[3] = {1, 1, 1};
+  int threads = 1;
+  std::size_t shared_bytes = 0;
+};
 // Runs `thread` for all threads of all blocks. Throws Error, which has `what`, where threads do not meet.
-// `what` names it in messages; launches are counted by op and type.
-void run(const std::string& what, const char* op, std::string_view dtype, const int (&grid)[3], int threads,
-         std::size_t shared_bytes, const std::function<void()>& thread);
-std::int64_t launches();  // so far
+// `what` names it in messages; launches are counted by op and type when they run.
+void launch(CUstream_st* stream, const std::string& what, const char* op, std::string_view dtype, const Grid& grid,
+            std::function<void()> thread);
+void queue_launch(CUstream_st* stream, std::function<void()> work);  // what that is made of, of cuda_runtime.cpp
+std::int64_t stream_waits();  // how often the host has waited for all that a stream was given
+std::int64_t launches();      // so far
 std::int64_t launches(std::string_view op, std::string_view dtype);
 
 // --- for device.h: of the calling thread ---

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <vitrine/pipelines/prefetch.h>
 
@@ -73,4 +75,38 @@ TEST_CASE("batches: whole ones, the rest, failures left out") {
   CHECK(failed == std::vector<std::int64_t>{3, 13, 23});
   CHECK_FALSE(run(10));
   CHECK(batches.size() == 2);
+}
+
+TEST_CASE("queued batches are finished in order, each after those queued behind it were begun") {
+  using Events = std::vector<std::string>;
+  Events events;
+  const auto run = [&](std::size_t queued, std::int64_t stop_after) {
+    events.clear();
+    Prefetch<std::int64_t> items(9, slow_square, 2, 6);
+    return detail::in_queued_batches(
+        items, 9, 3, queued,
+        [&](std::vector<std::int64_t> numbers, std::span<std::int64_t> values) {
+          CHECK(numbers.size() == values.size());
+          events.push_back("begin " + std::to_string(numbers.front()));
+          return [&, numbers = std::move(numbers)] { events.push_back("finish " + std::to_string(numbers.front())); };
+        },
+        [&](std::int64_t number, const std::string&) { events.push_back("failed " + std::to_string(number)); },
+        [&](std::int64_t done) {
+          events.push_back("done " + std::to_string(done));
+          return done < stop_after;
+        });
+  };
+  CHECK(run(0, 100));
+  CHECK(events ==
+        Events{"begin 0", "finish 0", "done 3", "failed 3", "begin 4", "finish 4", "done 7", "begin 7", "finish 7", "done 9"});
+  CHECK(run(1, 100));
+  CHECK(events ==
+        Events{"begin 0", "failed 3", "begin 4", "finish 0", "done 3", "begin 7", "finish 4", "done 7", "finish 7", "done 9"});
+  CHECK(run(5, 100));
+  CHECK(events ==
+        Events{"begin 0", "failed 3", "begin 4", "begin 7", "finish 0", "done 3", "finish 4", "done 7", "finish 7", "done 9"});
+  CHECK_FALSE(run(1, 3));
+  CHECK(events == Events{"begin 0", "failed 3", "begin 4", "finish 0", "done 3"});
+  CHECK_FALSE(run(1, 7));
+  CHECK(run(1, 9));  // all was done when it was told to stop
 }

@@ -1,7 +1,7 @@
 // Integer sums are exact in any order, so every target gives Pillow's bytes. The vertical pass runs along the row; the
 // horizontal one along the taps (grey) or over the channels of a pixel, four lanes wide: vpmulld bounds both, and decoding
 // a JPEG of the same size takes several times longer.
-#include <vitrine/pipelines/cpu/resample.h>
+#include <vitrine/layers/cpu/resample.h>
 
 #if defined(VITRINE_TARGET_AVX2) || defined(VITRINE_TARGET_AVX512)
 #include <immintrin.h>
