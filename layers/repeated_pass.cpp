@@ -59,7 +59,7 @@ bool is_turned_off() {
 }
 
 std::string describe(std::span<const Tensor> inputs, Device device) {
-  std::string text = fmt::format("a repeated pass on cuda:{} of", device.index);
+  std::string text = fmt::format("a repeated pass on cuda:{} of{}", device.index, inputs.empty() ? " no inputs" : "");
   for (const Tensor& x : inputs) text += x.defined() ? fmt::format(" {} {}", name_of(x.dtype()), x.shape().to_string()) : " -";
   return text;
 }

@@ -13,7 +13,10 @@ namespace vitrine {
 
 ImageClassifier::ImageClassifier(const ModelOptions& options) : ImageClassifier(load_model(options)) {}
 
-ImageClassifier::ImageClassifier(LoadedModel model) : model_(std::move(model)) {
+ImageClassifier::ImageClassifier(LoadedModel model)
+    : model_(std::move(model)),
+      forward_([backbone = model_.backbone.get()](std::span<const Tensor> images) { return backbone->forward(images[0]); },
+               model_.backbone->device()) {
   if (num_classes() < 1)
     throw Error(fmt::format("{}: has no classification head; give a checkpoint with one (--weights FILE)", model_.name));
 }
@@ -22,7 +25,8 @@ Image ImageClassifier::prepare(const Image& image) const { return fit_image(imag
 
 Tensor ImageClassifier::logits(std::span<const Image> prepared) const {
   const Backbone& backbone = *model_.backbone;
-  return backbone.forward(normalize_images(prepared, model_.preprocess, backbone.dtype()).to(backbone.device())).to(Device{});
+  const Tensor images = normalize_images(prepared, model_.preprocess, backbone.dtype()).to(backbone.device());
+  return forward_({&images, 1}).to(Device{});
 }
 
 std::vector<std::vector<Classification>> ImageClassifier::rank(const Tensor& logits, int topk) const {

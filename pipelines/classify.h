@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <vitrine/layers/export.h>
+#include <vitrine/layers/repeated_pass.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/load_model.h>
 
@@ -47,6 +48,7 @@ class VITRINE_API ImageClassifier {
 
  private:
   LoadedModel model_;
+  RepeatedPass forward_;  // of model_
 };
 
 }  // namespace vitrine

@@ -42,8 +42,8 @@ struct Runtime {
   void (*synchronize)(Device device);  // waits for the context's stream
   MemoryStats (*memory)(Device device);
   void (*reset_peak_memory)(Device device);
-  // Recording, for layers/repeated_pass.h. The stream of the calling thread's context, which replays are queued on; whoever holds it
-  // keeps it from being made again at the same address.
+  // Recording, for layers/repeated_pass.h. The stream of the calling thread's context, which replays are queued on; whoever holds
+  // it keeps it from being made again at the same address.
   std::shared_ptr<const void> (*stream)(Device device);
   // From here to end_recording what the calling thread gives the stream is not done but recorded. Tensors that are made meanwhile
   // must go before the end; those from before that go meanwhile are given back at the end. What waits throws Error.

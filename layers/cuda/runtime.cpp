@@ -6,8 +6,8 @@
 // wait until they are done, so that weights are there for every context.
 //
 // A stream can record a CUDA graph. Tensors that are taken while it does are nodes of the graph, at addresses that stay the same
-// in all its runs; they must be given back before the recording ends. Tensors from before that go meanwhile (the last owner may be
-// another thread) are given back after it, as the driver takes no memory back in a graph that it did not give there.
+// in all its runs; they must be given back before the recording ends. Tensors from before that go meanwhile (the last owner may
+// be another thread) are given back after it, as the driver takes no memory back in a graph that it did not give there.
 #include <vitrine/layers/cuda/runtime.h>
 
 #include <algorithm>
@@ -324,7 +324,7 @@ CudaDevices devices() {
   return found;
 }
 
-constexpr Runtime kRuntime{devices, allocate, copy, set_zero, synchronize, memory, reset_peak_memory,
+constexpr Runtime kRuntime{devices,        allocate,        copy,          set_zero, synchronize, memory, reset_peak_memory,
                            current_stream, begin_recording, end_recording, replay};
 constexpr Ops kOps{VITRINE_CUDA_ALL_OPS pack_linear_cublas, ops::pack_conv};
 constexpr Backend kBackend{VITRINE_VERSION, kRuntime, kOps};

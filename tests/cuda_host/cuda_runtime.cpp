@@ -50,7 +50,7 @@ constexpr std::size_t kMemory = std::size_t{8} << 30;
 
 std::mutex blocks_mutex;
 auto& blocks = *new std::map<void*, std::shared_ptr<void>>;  // outside of graphs; never destroyed, as some tensors are not
-thread_local CUstream_st* captured = nullptr;   // by this thread
+thread_local CUstream_st* captured = nullptr;                // by this thread
 
 cudaError_t refuse(CUstream_st* stream, cudaError_t error) {
   stream->is_void = true;

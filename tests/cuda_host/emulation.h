@@ -39,7 +39,7 @@ struct Grid {
 void launch(CUstream_st* stream, const std::string& what, const char* op, std::string_view dtype, const Grid& grid,
             std::function<void()> thread);
 void queue_launch(CUstream_st* stream, std::function<void()> work);  // what that is made of, of cuda_runtime.cpp
-std::int64_t launches();  // so far
+std::int64_t launches();                                             // so far
 std::int64_t launches(std::string_view op, std::string_view dtype);
 
 // --- for device.h: of the calling thread ---

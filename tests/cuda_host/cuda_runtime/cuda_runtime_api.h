@@ -1,6 +1,7 @@
-// The part of CUDA's runtime that layers/cuda/runtime.cpp calls, on the host: what is asked of a stream is done at once, or, while the
-// stream is captured, kept as a node of a graph. Calls that a capture does not allow return the errors that CUDA gives and make the
-// capture void. Memory that a graph allocates is its own; it holds NaNs when a run begins to use it and when it was freed.
+// The part of CUDA's runtime that layers/cuda/runtime.cpp calls, on the host: what is asked of a stream is done at once, or,
+// while the stream is captured, kept as a node of a graph. Calls that a capture does not allow return the errors that CUDA gives
+// and make the capture void. Memory that a graph allocates is its own; it holds NaNs when a run begins to use it and when it was
+// freed.
 #pragma once
 
 #include <cstddef>
