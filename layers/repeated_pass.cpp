@@ -46,11 +46,11 @@ struct Entry {
   Shape shape;  // of the result
   DType dtype = DType::f32;
   // Of the recording: its inputs and its result are outside of the graph's memory.
-  std::shared_ptr<void> graph;
   std::vector<Tensor> inputs;
   Tensor output;
   std::vector<std::shared_ptr<const void>> held;
   std::int64_t macs = 0;
+  std::shared_ptr<void> graph;  // goes first, when its last run is done
 };
 
 bool is_turned_off() {
