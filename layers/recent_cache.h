@@ -12,8 +12,8 @@
 namespace vitrine::detail {
 
 // The last few values made, by key. A layer sees few shapes; one that sees many must not grow without bound. Thread-safe;
-// copies share what they hold. A pass that is recorded (repeated_pass.h) holds what it finds here, as it reads it again later; what
-// it has to make itself belongs to the recording and is not kept.
+// copies share what they hold. A pass that is recorded (repeated_pass.h) holds what it finds here, as it reads it again later;
+// what it has to make itself belongs to the recording and is not kept.
 template <typename Key, typename Value, std::size_t kMost = 16>
 class RecentCache {
  public:

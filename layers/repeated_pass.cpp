@@ -46,11 +46,11 @@ struct Entry {
   Shape shape;  // of the result
   DType dtype = DType::f32;
   // Of the recording: its inputs and its result are outside of the graph's memory.
-  std::shared_ptr<void> graph;
   std::vector<Tensor> inputs;
   Tensor output;
   std::vector<std::shared_ptr<const void>> held;
   std::int64_t macs = 0;
+  std::shared_ptr<void> graph;  // goes first, when its last run is done
 };
 
 bool is_turned_off() {
@@ -59,7 +59,7 @@ bool is_turned_off() {
 }
 
 std::string describe(std::span<const Tensor> inputs, Device device) {
-  std::string text = fmt::format("a repeated pass on cuda:{} of", device.index);
+  std::string text = fmt::format("a repeated pass on cuda:{} of{}", device.index, inputs.empty() ? " no inputs" : "");
   for (const Tensor& x : inputs) text += x.defined() ? fmt::format(" {} {}", name_of(x.dtype()), x.shape().to_string()) : " -";
   return text;
 }

@@ -4,10 +4,10 @@
 //   const RepeatedPass forward([&](std::span<const Tensor> x) { return model->forward(x[0]); }, model->device());
 //   for (const Tensor& batch : batches) use(forward(std::array{batch}));
 //
-// The first call with certain shapes runs the pass plainly: caches are filled, and a pass that is run once costs nothing more. The
-// second records it; from then on replays give the same bits. A pass that cannot be recorded (it waits for the device, copies from or
-// to the host, keeps a tensor that it made) runs plainly for good; VITRINE_LOG=dispatch says why. VITRINE_CUDA_GRAPHS=0 turns
-// recording off. On the CPU, in dry runs and within a pass that is itself recorded, it only calls the pass.
+// The first call with certain shapes runs the pass plainly: caches are filled, and a pass that is run once costs nothing more.
+// The second records it; from then on replays give the same bits. A pass that cannot be recorded (it waits for the device, copies
+// from or to the host, keeps a tensor that it made) runs plainly for good; VITRINE_LOG=dispatch says why. VITRINE_CUDA_GRAPHS=0
+// turns recording off. On the CPU, in dry runs and within a pass that is itself recorded, it only calls the pass.
 //
 // What a pass may depend on: its inputs, which are copied into the recording's own; and what is the same at every call: weights,
 // constants, other tensors that it holds, whose contents may change but whose memory must stay. Numbers that the host computes at

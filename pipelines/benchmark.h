@@ -24,6 +24,9 @@ struct BenchmarkOptions {
   std::function<bool()> cancelled;  // asked between passes; what was timed until then is the result
 };
 
+// On a GPU the timed passes are replays of a CUDA graph where the pass can be recorded (layers/repeated_pass.h); what is counted
+// (multiply-adds, memory) is of a plain pass.
+//
 // Times are of one pass with inputs and outputs in place; loading, packing and first allocations are left out.
 struct BenchmarkRow {
   std::string name;
@@ -36,6 +39,7 @@ struct BenchmarkRow {
   int threads = 0;
   double median_ms = 0, min_ms = 0, p90_ms = 0;
   int runs = 0;
+  bool replayed = false;         // each pass was the replay of a CUDA graph
   double images_per_second = 0;  // by the median
   double gflops = 0;             // by the median; two a multiply-add of matrix products, convolutions and attention
   double gmacs = 0;              // of one image

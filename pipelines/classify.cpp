@@ -13,7 +13,10 @@ namespace vitrine {
 
 ImageClassifier::ImageClassifier(const ModelOptions& options) : ImageClassifier(load_model(options)) {}
 
-ImageClassifier::ImageClassifier(LoadedModel model) : model_(std::move(model)) {
+ImageClassifier::ImageClassifier(LoadedModel model)
+    : model_(std::move(model)),
+      forward_([backbone = model_.backbone.get()](std::span<const Tensor> images) { return backbone->forward(images[0]); },
+               model_.backbone->device()) {
   if (num_classes() < 1)
     throw Error(fmt::format("{}: has no classification head; give a checkpoint with one (--weights FILE)", model_.name));
 }
@@ -24,7 +27,8 @@ PreparedImage ImageClassifier::prepare(Image image) const {
 
 HostCopy ImageClassifier::queue(std::span<const PreparedImage> prepared) const {
   const Backbone& backbone = *model_.backbone;
-  return HostCopy(backbone.forward(batch_images(prepared, model_.preprocess, backbone.dtype(), backbone.device())));
+  const Tensor images = batch_images(prepared, model_.preprocess, backbone.dtype(), backbone.device());
+  return HostCopy(forward_({&images, 1}));
 }
 
 Tensor ImageClassifier::logits(std::span<const PreparedImage> prepared) const { return queue(prepared).get(); }

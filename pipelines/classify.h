@@ -13,6 +13,7 @@
 
 #include <vitrine/layers/devices.h>
 #include <vitrine/layers/export.h>
+#include <vitrine/layers/repeated_pass.h>
 #include <vitrine/pipelines/image.h>
 #include <vitrine/pipelines/load_model.h>
 #include <vitrine/pipelines/preprocess.h>
@@ -51,6 +52,7 @@ class VITRINE_API ImageClassifier {
 
  private:
   LoadedModel model_;
+  RepeatedPass forward_;  // of model_
 };
 
 }  // namespace vitrine

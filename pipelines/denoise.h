@@ -12,10 +12,15 @@
 
 #include <vitrine/backbones/denoiser.h>
 #include <vitrine/layers/export.h>
+#include <vitrine/layers/repeated_pass.h>
 #include <vitrine/layers/tensor.h>
 #include <vitrine/pipelines/sampler.h>
 
 namespace vitrine {
+
+// What a step asks of the network: latents [B, H, W, C], timesteps [B] (guided: of both halves, [2B]), then the conditioning's
+// tensors -> the prediction for the B pictures, by forward_with_cfg where it is guided. The denoiser must outlive it.
+VITRINE_API RepeatedPass denoising_pass(const Denoiser& denoiser, bool guided, double scale = 1, double rescale = 0);
 
 struct Denoising {
   const Denoiser& denoiser;
@@ -23,6 +28,7 @@ struct Denoising {
   Conditioning conditioning;                        // of the B pictures
   std::optional<Conditioning> unconditional{};      // classifier-free guidance away from this; nothing: the network is asked once
   double guidance_scale = 1, guidance_rescale = 0;  // as forward_with_cfg's
+  std::optional<RepeatedPass> pass{};               // denoising_pass of the above, for several runs; nothing: one of this run
   Tensor beside{};                                  // [B, H, W, C]: further channels that the network reads with the latents
   int first_step = 0;                               // Sampler::first_step of a run from a picture
   std::function<Tensor(int step)> noise{};          // f32, of the latents' shape; asked where the sampler uses it

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <utility>
 
@@ -27,6 +30,29 @@ struct Batch {
   std::vector<std::int64_t> items;
   std::vector<std::string> failures;
   Tensor logits;
+};
+
+// Contexts that threads take turns with: what a device keeps with one (its stream, recordings of passes) serves the next batch.
+class Contexts {
+ public:
+  explicit Contexts(ContextOptions options) : options_(options) {}
+
+  // For the calling thread, until it lets go of it.
+  std::unique_ptr<Context, std::function<void(Context*)>> take() {
+    const std::lock_guard lock(mutex_);
+    if (idle_.empty()) idle_.push_back(std::make_unique<Context>(options_));
+    Context* const taken = idle_.back().release();
+    idle_.pop_back();
+    return {taken, [this](Context* context) {
+              const std::lock_guard lock_again(mutex_);
+              idle_.emplace_back(context);
+            }};
+  }
+
+ private:
+  ContextOptions options_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Context>> idle_;
 };
 
 // Layers of a small model take less time than the barriers between them: there, each thread has a batch of its own. Those of
@@ -109,11 +135,12 @@ Evaluation evaluate(const ImageClassifier& classifier, const Dataset& dataset, c
         [&](std::int64_t, const std::string& message) { failed(message); }, go_on);
   } else {
     const std::int64_t batches = (total + options.batch_size - 1) / options.batch_size;
+    Contexts contexts({.threads = std::max(1, threads / streams), .device = device});
     detail::Prefetch<Batch> results(
         batches,
         [&](std::int64_t b) {
-          Context context({.threads = std::max(1, threads / streams), .device = device});
-          const ContextScope scope(context);
+          const auto context = contexts.take();
+          const ContextScope scope(*context);
           const std::int64_t begin = b * options.batch_size, count = std::min(options.batch_size, total - begin);
           Batch batch;
           detail::Prefetch<PreparedImage> pictures(

@@ -351,6 +351,7 @@ bool Generator::generate(const GenerateJob& given, const GenerateCallbacks& call
     }
   }
 
+  const RepeatedPass pass = denoising_pass(*denoiser, guided, *job.guidance, job.guidance_rescale);
   for (std::int64_t first = 0; first < job.count; first += job.batch_size) {
     const std::int64_t batch = std::min(job.batch_size, job.count - first);
     const Shape shape{batch, height, width, channels};
@@ -370,6 +371,7 @@ bool Generator::generate(const GenerateJob& given, const GenerateCallbacks& call
     }
     run.guidance_scale = *job.guidance;
     run.guidance_rescale = job.guidance_rescale;
+    run.pass = pass;
     if (beside.defined()) run.beside = copies(beside);
     run.noise = [&](int step) { return noise_of(shape, seed, step_noise(step)); };
 

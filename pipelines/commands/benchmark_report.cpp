@@ -25,7 +25,8 @@ nlohmann::ordered_json as_json(const BenchmarkRow& row, double peak) {
                {"median_ms", row.median_ms},
                {"min_ms", row.min_ms},
                {"p90_ms", row.p90_ms},
-               {"runs", row.runs}});
+               {"runs", row.runs},
+               {"cuda_graph", row.replayed}});
   if (row.tokens.empty()) json["images_per_second"] = row.images_per_second;
   json.update({{"gflops", row.gflops},
                {"gmacs", row.gmacs},

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <map>
 #include <memory>
@@ -70,7 +69,7 @@ struct Fiber {
   State state = State::ready;
   const char* meets = "";  // what it does with its warp
   int parity = 0;          // slots of meetings alternate: nobody writes the next one's before all have read this one's
-  std::deque<std::vector<Copy>> groups;  // committed copies, oldest first
+  std::vector<std::vector<Copy>> groups;  // committed copies, oldest first; a deque would allocate for every thread
   std::vector<Copy> open;
 };
 
@@ -322,13 +321,15 @@ void async_commit() {
 
 void async_wait(int left) {
   auto& groups = self().groups;
-  for (; static_cast<int>(groups.size()) > left; groups.pop_front())
-    for (const Copy& copy : groups.front()) {
+  const auto kept = groups.size() > static_cast<std::size_t>(left) ? groups.end() - left : groups.begin();
+  for (auto group = groups.begin(); group != kept; ++group)
+    for (const Copy& copy : *group) {
       if (copy.valid)
         std::memcpy(copy.to, copy.from, 16);
       else
         std::memset(copy.to, 0, 16);
     }
+  groups.erase(groups.begin(), kept);
 }
 
 void load_matrices(std::uint32_t (&part)[4], const void* row, bool transposed) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <vitrine/backbones/denoiser.h>
 #include <vitrine/layers/devices.h>
 #include <vitrine/layers/memory.h>
+#include <vitrine/layers/repeated_pass.h>
 #include <vitrine/pipelines/benchmark.h>
 #include <vitrine/pipelines/classify.h>
 #include <vitrine/pipelines/generate.h>
@@ -82,6 +84,12 @@ TEST_CASE("backbones give the same on the device", "[cuda_host]") {
         const Tensor logits = there->forward(images.to(kGpu));
         CHECK(logits.device() == kGpu);
         CHECK(relative_l2(logits.to(Device{}), expected) < bound(dtype));
+        if (dtype != DType::f32 || side != c.sides[0]) continue;
+        // As a recording, too, to the bit.
+        const RepeatedPass repeated([&](std::span<const Tensor> x) { return there->forward(x[0]); }, kGpu);
+        const Tensor on_gpu = images.to(kGpu);
+        for (int i = 0; i < 2; ++i) CHECK(test::values(repeated({&on_gpu, 1}).to(Device{})) == test::values(logits.to(Device{})));
+        CHECK(repeated.recordings() == 1);
       }
     }
     CHECK_THROWS_WITH(create_model(c.model, weights_on(kGpu))->forward(test::images(1, c.sides[0], c.sides[0])),
@@ -192,6 +200,8 @@ TEST_CASE("a benchmark on the device", "[cuda_host]") {
   CHECK(row.device == describe_device(kGpu));
   CHECK(row.device.starts_with("cuda:0 "));
   CHECK(row.weight_bytes > row.parameter_bytes * 9 / 10);
+  CHECK(row.replayed);
+  CHECK(row.gmacs > 0);
   CHECK(row.peak_activation_bytes > 0);
   CHECK(row.peak_bytes > row.weight_bytes);
   CHECK(row.median_ms > 0);

@@ -6,6 +6,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -18,9 +20,12 @@
 #include <vitrine/layers/ops.h>
 #include <vitrine/layers/repeated_pass.h>
 #include <vitrine/layers/size_cache.h>
+#include <vitrine/pipelines/attention_cases.h>
 #include <vitrine/pipelines/classify.h>
+#include <vitrine/pipelines/dataset.h>
 #include <vitrine/pipelines/denoise.h>
 #include <vitrine/pipelines/evaluate.h>
+#include <vitrine/pipelines/sampler.h>
 #include <vitrine/weights/sources.h>
 
 #include "../backbones/support.h"
@@ -287,6 +292,83 @@ TEST_CASE("a ViT that is replayed gives the same bits", "[cuda_host]") {
       for (const std::int64_t side : {16, 24}) calls.push_back({on_gpu({1, side, side, 3}, i, dtype)});
     check_replays([&](Inputs x) { return model->forward(x[0]); }, calls, 2);
   }
+}
+
+TEST_CASE("attention mechanisms can be recorded", "[cuda_host]") {
+  cuda::emulation::install();
+  const InContext scope;
+  for (const AttentionForm& form : attention_forms()) {
+    if (form.square.empty()) continue;  // another form has the same mechanism
+    const std::string name = square_case(form, 8);
+    INFO(name);
+    const AttentionProblem problem = make_attention_problem(name, 1, DType::f32);
+    const RepeatedPass repeated([&](Inputs) { return problem.run(""); }, kGpu);
+    const std::vector<float> expected = here(repeated({}));
+    for (int i = 0; i < 2; ++i) CHECK(here(repeated({})) == expected);
+    CHECK(repeated.recordings() == 1);
+  }
+}
+
+TEST_CASE("denoising is the same with and without recordings", "[cuda_host]") {
+  cuda::emulation::install();
+  const InContext scope;
+  const auto dit =
+      create_denoiser("DiT[input_size=4,hidden_size=32,depth=1,num_heads=2,num_classes=5,learn_sigma=false]", weights_on_gpu());
+  Tensor labels = Tensor::zeros({1}, DType::i64), no_label = Tensor::zeros({1}, DType::i64);
+  no_label.data<std::int64_t>()[0] = 5;
+  for (const bool guided : {true, false}) {
+    const auto draw = [&](std::optional<RepeatedPass> pass, int seed) {
+      const auto sampler = create_sampler("ddim", {}, {.steps = 3});
+      Denoising run{.denoiser = *dit, .sampler = *sampler, .conditioning = {.labels = labels}};
+      if (guided) run.unconditional = Conditioning{.labels = no_label};
+      run.guidance_scale = 3;
+      run.pass = std::move(pass);
+      return test::values(*denoise(test::random({1, 4, 4, 4}, DType::f32, seed), run));
+    };
+    setenv("VITRINE_CUDA_GRAPHS", "0", 1);
+    const auto first = draw({}, 1), second = draw({}, 2);
+    unsetenv("VITRINE_CUDA_GRAPHS");
+    CHECK(first != second);
+    CHECK(draw({}, 1) == first);
+    const RepeatedPass pass = denoising_pass(*dit, guided, 3);
+    CHECK(draw(pass, 1) == first);
+    CHECK(draw(pass, 2) == second);
+    CHECK(pass.recordings() == 1);
+  }
+}
+
+TEST_CASE("evaluation is the same with recordings, of one context and of several", "[cuda_host]") {
+  cuda::emulation::install();
+  struct Pictures final : Dataset {
+    std::int64_t size() const override { return 14; }
+    Image image(std::int64_t i) const override {
+      Image picture{16, 16, 3, {}};
+      for (int p = 0; p < 16 * 16 * 3; ++p) picture.pixels.push_back(static_cast<std::uint8_t>((p * 7 + i * (p % 31)) % 256));
+      return picture;
+    }
+    std::int64_t label(std::int64_t i) const override { return i % 5; }
+    std::string name(std::int64_t i) const override { return std::to_string(i); }
+  };
+  const auto classifier = [] {
+    LoadedModel model;
+    model.name = "test";
+    model.backbone = create_model(kVit, weights_on_gpu());
+    model.preprocess = model.backbone->info().preprocess;
+    return ImageClassifier(std::move(model));
+  };
+  Context context({.threads = 2, .device = kGpu});
+  const ContextScope scope(context);
+  const auto predictions = [&](int streams) {
+    EvaluationOptions options;
+    options.batch_size = 2;
+    options.streams = streams;
+    return evaluate(classifier(), Pictures(), options).predictions;
+  };
+  setenv("VITRINE_CUDA_GRAPHS", "0", 1);
+  const auto expected = predictions(1);
+  unsetenv("VITRINE_CUDA_GRAPHS");
+  CHECK(std::set(expected.begin(), expected.end()).size() > 1);
+  for (const int streams : {1, 2}) CHECK(predictions(streams) == expected);
 }
 
 }  // namespace vitrine
