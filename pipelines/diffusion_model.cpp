@@ -24,6 +24,7 @@
 #include <vitrine/weights/labels.h>
 #include <vitrine/weights/shipped.h>
 #include <vitrine/weights/sources.h>
+#include <vitrine/weights/weight_names.h>
 
 namespace fs = std::filesystem;
 
@@ -146,6 +147,12 @@ struct DiffusionModel::Parts {
   void open_folder(const fs::path& path);
   void open_denoiser(const std::string& name, const std::string& weights);
   void open_vae(const fs::path& path);
+  void check_variant();
+  // The weights of a part's folder, those of the variant where there are any.
+  std::string weights_in(const fs::path& part) const {
+    const auto variant = options.variant.empty() ? std::nullopt : find_weights(part.string(), options.variant);
+    return variant.value_or(part.string());
+  }
   void apply_attention();
   WeightsOptions computing() const {
     return {.dtype = options.dtype, .device = options.device, .int8_weights = options.int8_weights};
@@ -180,6 +187,7 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
   steps = kind->steps;
   guidance = kind->guidance;
   classes = classes_of(index);
+  if (!options.variant.empty()) check_variant();
   const fs::path denoiser = path / kind->denoiser_folder;
   Config config = read_config(denoiser);
   // Older files of DiT and PixArt.
@@ -189,7 +197,7 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
   if (!is_denoiser(architecture))
     throw Error(fmt::format("{}: the denoiser {} is not known", (denoiser / "config.json").string(), printable(architecture)));
   arguments = std::move(config.arguments);
-  denoiser_weights = open_weights(options.weights.empty() ? denoiser.string() : options.weights);
+  denoiser_weights = open_weights(options.weights.empty() ? weights_in(denoiser) : options.weights);
   if (options.vae.empty()) open_vae(path / "vae");
   scheduler = read_text(path / "scheduler" / "scheduler_config.json", "a scheduler_config.json");
   const std::string class_name = scheduler_class(scheduler);
@@ -198,6 +206,20 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
   sampler = "dpmpp-2m";
   warnings.push_back(fmt::format("{}: the scheduler {} is not known, {} takes its place; --sampler names another", options.model,
                                  printable(class_name), sampler));
+}
+
+// At least one part has the variant; of the others comes a warning.
+void DiffusionModel::Parts::check_variant() {
+  std::vector<std::string> parts{std::string(kind->denoiser_folder), "vae"}, without;
+  for (int i = 0; i < kind->clip_encoders; ++i) parts.push_back(numbered("text_encoder", i));
+  if (!kind->t5_folder.empty()) parts.emplace_back(kind->t5_folder);
+  std::erase_if(parts, [&](const std::string& part) { return !is_folder(folder / part); });
+  for (const std::string& part : parts)
+    if (!find_weights((folder / part).string(), options.variant)) without.push_back(part);
+  if (without.size() == parts.size()) throw Error(detail::no_variant(options.model, options.variant));
+  if (!without.empty())
+    warnings.push_back(fmt::format("{}: no weights of the variant '{}' in {}: the plain ones are taken", options.model,
+                                   options.variant, detail::list_names(without, 8)));
 }
 
 // A published denoiser with its weights, or weights whose metadata say what they are.
@@ -220,7 +242,7 @@ void DiffusionModel::Parts::open_vae(const fs::path& path) {
   vae = read_config(path);
   // The file of a whole pipeline by its authors.
   const bool in_file = options.vae.empty() && denoiser_weights->find("first_stage_model.decoder.conv_in.weight");
-  vae_weights = in_file ? denoiser_weights : open_weights(path.string());
+  vae_weights = in_file ? denoiser_weights : open_weights(options.vae.empty() ? weights_in(path) : path.string());
 }
 
 void DiffusionModel::Parts::apply_attention() {
@@ -236,7 +258,7 @@ ClipEncoder DiffusionModel::Parts::load_clip(int index) const {
   const fs::path path = folder / numbered("text_encoder", index);
   const Config config = read_config(path);
   auto weights = clip_in_pipeline(denoiser_weights, index);
-  if (!weights) weights = open_weights(path.string());
+  if (!weights) weights = open_weights(weights_in(path));
   return {open_tokenizer((folder / numbered("tokenizer", index)).string()),
           ClipTextModel(Weights(std::move(weights), computing()), parse_clip_text_config(config.arguments))};
 }
@@ -247,17 +269,20 @@ T5TextEncoder DiffusionModel::Parts::load_t5() const {
   std::string tokenizer(kind->t5_folder);
   tokenizer.replace(0, std::string_view("text_encoder").size(), "tokenizer");
   return {open_tokenizer((folder / tokenizer).string()),
-          T5Encoder(Weights(open_weights(path.string()), computing()), parse_t5_config(config.arguments))};
+          T5Encoder(Weights(open_weights(weights_in(path)), computing()), parse_t5_config(config.arguments))};
 }
 
 DiffusionModel::DiffusionModel(DiffusionModelOptions options) : parts_(std::make_unique<Parts>()) {
   Parts& p = *parts_;
   p.options = std::move(options);
   const std::string& model = p.options.model;
+  if (!p.options.variant.empty() && !is_hub_name(model) && !is_folder(model))
+    throw Error(fmt::format("{}: has no variants (--variant {}); folders of diffusers and hf:OWNER/NAME have them", model,
+                            printable(p.options.variant)));
   if (const auto shipped = find_shipped(model); shipped && is_denoiser(shipped->architecture)) {
     p.open_denoiser(shipped->architecture, p.options.weights.empty() ? shipped->file : p.options.weights);
   } else if (is_hub_name(model)) {
-    p.open_folder(fetch_hub_pipeline(hub_settings(), parse_hub_name(model), p.options.progress));
+    p.open_folder(fetch_hub_pipeline(hub_settings(), parse_hub_name(model), p.options.progress, p.options.variant));
   } else if (is_folder(model)) {
     p.open_folder(model);
   } else if (is_denoiser(model)) {

@@ -27,6 +27,8 @@ struct DiffusionModelOptions {
   // Of the denoiser, in the place of the model's own. Of a whole pipeline's file (CompVis's and Stability's names) the
   // autoencoder and the CLIP encoders are taken, too; the folder has the configurations and tokenizers.
   std::string weights{};
+  // Of folders and of the hub: the weights that have this beside the plain ones ("fp16"), in each part that has them.
+  std::string variant{};
   std::string vae{};  // a folder with an autoencoder's config.json and weights, in the place of the model's own
   // The attention of the denoiser: "clear:radius=8,down=2" (FLUX, SD3), "linfusion:weights=FILE" and "agent:ratio=0.5" (U-Nets),
   // "neighborhood:kernel_size=5", "window:...", "linear" (DiT); empty: its own.

@@ -5,6 +5,7 @@
 #include <vitrine/weights/hub.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +34,7 @@
 #include <vitrine/weights/hash.h>
 #include <vitrine/weights/http.h>
 #include <vitrine/weights/mapped_file.h>
+#include <vitrine/weights/weight_names.h>
 
 namespace fs = std::filesystem;
 
@@ -495,23 +497,36 @@ std::set<std::string> shards_of(const std::string& index, const std::string& whe
   return shards;
 }
 
-// The first of two files of a folder ("unet/", or none) that the repository has, whole or as the shards of its index.
-void fetch_weights(Repository& repository, const std::string& folder, const std::string& best, const std::string& other) {
-  for (const std::string& file : {best, other}) {
-    if (repository.fetch(folder + file)) return;
-    const auto index = repository.fetch(folder + file + ".index.json");
-    if (!index) continue;
-    for (const std::string& shard : shards_of(*index, repository.describe())) {
-      if (!is_name(shard))
-        throw Error(fmt::format("{}: its index names the shard '{}', expected a file beside it", repository.describe(),
-                                printable(shard)));
-      if (!repository.fetch(folder + shard))
-        throw Error(fmt::format("{}: its shard '{}' is missing", repository.describe(), folder + shard));
+// The two names that a part's weights go under, best first.
+using UsualNames = std::array<const char*, 2>;
+constexpr UsualNames kOfDiffusers{"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"},
+    kOfTransformers{"model.safetensors", "pytorch_model.bin"};
+
+// The first of them that the repository has in a folder ("unet/", or none), whole or as the shards of its index. False: neither.
+bool fetch_weights(Repository& repository, const std::string& folder, const UsualNames& usual, const std::string& variant) {
+  for (const char* const one : usual) {
+    const std::vector<std::string> names = detail::weight_names(one, variant);
+    if (repository.fetch(folder + names.back())) return true;
+    for (std::size_t i = 0; i + 1 < names.size(); ++i) {
+      const auto index = repository.fetch(folder + names[i]);
+      if (!index) continue;
+      for (const std::string& shard : shards_of(*index, repository.describe())) {
+        if (!is_name(shard))
+          throw Error(fmt::format("{}: its index names the shard '{}', expected a file beside it", repository.describe(),
+                                  printable(shard)));
+        if (!repository.fetch(folder + shard))
+          throw Error(fmt::format("{}: its shard '{}' is missing", repository.describe(), folder + shard));
+      }
+      return true;
     }
-    return;
   }
-  throw Error(fmt::format("{}: has neither {} nor {}{}", repository.describe(), folder + best, other,
-                          repository.no_hub().empty() ? "" : fmt::format(" in the cache ({})", repository.no_hub())));
+  return false;
+}
+
+void need_weights(Repository& repository, const std::string& folder, const UsualNames& usual) {
+  if (!fetch_weights(repository, folder, usual, ""))
+    throw Error(fmt::format("{}: has neither {} nor {}{}", repository.describe(), folder + usual[0], usual[1],
+                            repository.no_hub().empty() ? "" : fmt::format(" in the cache ({})", repository.no_hub())));
 }
 
 }  // namespace
@@ -573,11 +588,12 @@ std::string fetch_hub_model(const HubSettings& settings, const HubName& name, co
     throw Error(fmt::format("{}: has no config.json{}", repository.describe(),
                             repository.no_hub().empty() ? ": not a model of timm or transformers" : " in the cache"));
   repository.fetch("preprocessor_config.json");
-  fetch_weights(repository, "", "model.safetensors", "pytorch_model.bin");
+  need_weights(repository, "", kOfTransformers);
   return repository.folder();
 }
 
-std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name, const FetchProgress& progress) {
+std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name, const FetchProgress& progress,
+                               const std::string& variant) {
   Repository repository(settings, name, progress);
   const auto need = [&](const std::string& file, std::string_view otherwise) {
     if (const auto path = repository.fetch(file)) return *path;
@@ -587,6 +603,8 @@ std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name,
   std::ifstream stream(need("model_index.json", ": not a pipeline of diffusers"));
   const auto parts = nlohmann::json::parse(stream, nullptr, false);
   if (!parts.is_object()) throw Error(fmt::format("{}: its model_index.json cannot be read", repository.describe()));
+  std::vector<std::pair<std::string, UsualNames>> plain;  // what is left for the plain weights
+  std::size_t weighty = 0;
   for (const auto& [part, origin] : parts.items()) {  // "unet": ["diffusers", "UNet2DConditionModel"]; [null, null]: left out
     if (!is_name(part) || !origin.is_array() || origin.size() != 2 || !origin[0].is_string()) continue;
     const std::string folder = part + "/";
@@ -598,12 +616,13 @@ std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name,
         repository.fetch(folder + file);
     } else if (part == "vae" || part == "unet" || part == "transformer" || part.starts_with("text_encoder")) {
       need(folder + "config.json", "");
-      if (origin[0] == "diffusers")
-        fetch_weights(repository, folder, "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin");
-      else
-        fetch_weights(repository, folder, "model.safetensors", "pytorch_model.bin");
+      const UsualNames& usual = origin[0] == "diffusers" ? kOfDiffusers : kOfTransformers;
+      ++weighty;
+      if (variant.empty() || !fetch_weights(repository, folder, usual, variant)) plain.emplace_back(folder, usual);
     }
   }
+  if (!variant.empty() && plain.size() == weighty) throw Error(detail::no_variant(repository.describe(), variant));
+  for (const auto& [folder, usual] : plain) need_weights(repository, folder, usual);
   return repository.folder();
 }
 

@@ -43,7 +43,9 @@ VITRINE_API std::optional<std::string> fetch_hub_file(const HubSettings& setting
 // The folder that holds the repository's config.json and its weights (model.safetensors, pytorch_model.bin or their shards),
 // all of one commit.
 VITRINE_API std::string fetch_hub_model(const HubSettings& settings, const HubName& name, const FetchProgress& progress = {});
-// The same of a pipeline of diffusers: its model_index.json and, in folders, its parts with configurations and weights.
-VITRINE_API std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name, const FetchProgress& progress = {});
+// The same of a pipeline of diffusers: its model_index.json and, in folders, its parts with configurations and weights. With a
+// variant ("fp16") these are its weights where a part has some, else the plain ones; throws Error where no part has any.
+VITRINE_API std::string fetch_hub_pipeline(const HubSettings& settings, const HubName& name, const FetchProgress& progress = {},
+                                           const std::string& variant = {});
 
 }  // namespace vitrine

@@ -18,6 +18,7 @@
 #include <vitrine/weights/onnx.h>
 #include <vitrine/weights/pytorch.h>
 #include <vitrine/weights/safetensors.h>
+#include <vitrine/weights/weight_names.h>
 
 namespace fs = std::filesystem;
 
@@ -29,13 +30,7 @@ using detail::printable;
 using nlohmann::json;
 
 // In a folder, best first.
-constexpr std::string_view kUsualNames[] = {"model.safetensors.index.json",
-                                            "model.safetensors",
-                                            "diffusion_pytorch_model.safetensors.index.json",
-                                            "diffusion_pytorch_model.safetensors",
-                                            "pytorch_model.bin.index.json",
-                                            "pytorch_model.bin",
-                                            "diffusion_pytorch_model.bin.index.json",
+constexpr std::string_view kUsualNames[] = {"model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin",
                                             "diffusion_pytorch_model.bin"};
 constexpr std::string_view kPyTorchNames[] = {".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl"};
 constexpr std::size_t kLargestIndex = 64'000'000;  // 700,000 tensors
@@ -132,17 +127,15 @@ class ShardedSet final : public WeightSource {
 
 // The file of a folder that holds its parameters.
 std::string weights_in(const std::string& folder) {
+  if (auto usual = find_weights(folder, "")) return *usual;
   std::error_code error;
-  for (const std::string_view name : kUsualNames) {
-    const fs::path path = fs::path(folder) / name;
-    if (fs::exists(path, error)) return path.string();
-  }
   std::vector<std::string> files, indexes;
   auto item = fs::directory_iterator(folder, error);
   for (; !error && item != fs::directory_iterator(); item.increment(error)) {
     const std::string name = item->path().filename().string();
     if (name.ends_with(".safetensors")) files.push_back(name);
-    if (name.ends_with(".safetensors.index.json")) indexes.push_back(name);
+    if (name.ends_with(".json") && name.find(".safetensors.") != name.npos && name.find(".index.") != name.npos)
+      indexes.push_back(name);
   }
   if (error) throw Error(fmt::format("{}: cannot be read: {}", folder, error.message()));
   std::vector<std::string>& found = indexes.empty() ? files : indexes;
@@ -169,6 +162,33 @@ std::shared_ptr<const WeightSource> open_file(const std::string& path) {
 std::shared_ptr<const WeightSource> open_safetensors(const std::string& path) {
   if (path.ends_with(".json")) return std::make_shared<ShardedSet>(path);
   return detail::open_safetensors_file(path);
+}
+
+std::vector<std::string> detail::weight_names(std::string_view usual, std::string_view variant) {
+  if (variant.empty()) return {fmt::format("{}.index.json", usual), std::string(usual)};
+  const auto dot = usual.rfind('.');
+  const bool is_name =
+      variant.front() != '.' && std::all_of(variant.begin(), variant.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+      });
+  if (!is_name) throw Error(fmt::format("variant '{}': expected a name such as fp16", printable(variant)));
+  return {fmt::format("{}.index.{}.json", usual, variant), fmt::format("{}.{}.index.json", usual, variant),
+          fmt::format("{}.{}{}", usual.substr(0, dot), variant, usual.substr(dot))};
+}
+
+std::string detail::no_variant(std::string_view where, std::string_view variant) {
+  return fmt::format(
+      "{}: no part has weights of the variant '{}' (as diffusion_pytorch_model.{}.safetensors); without a variant "
+      "the plain weights are taken",
+      where, variant, variant);
+}
+
+std::optional<std::string> find_weights(const std::string& folder, std::string_view variant) {
+  std::error_code error;
+  for (const std::string_view usual : kUsualNames)
+    for (const std::string& name : detail::weight_names(usual, variant))
+      if (const fs::path path = fs::path(folder) / name; fs::exists(path, error)) return path.string();
+  return std::nullopt;
 }
 
 std::shared_ptr<const WeightSource> open_weights(const std::string& path) {

@@ -45,6 +45,7 @@ constexpr Name kNames[] = {
     {"__builtin__.tuple", Makes::tuple},
     // Plain data: kept as a name and arguments.
     {"argparse.Namespace", Makes::call},
+    {"pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint", Makes::nothing},  // a key in Stable Diffusion's .ckpt
     {"builtins.bool", Makes::nothing},
     {"builtins.int", Makes::nothing},
     {"builtins.float", Makes::nothing},

@@ -26,6 +26,10 @@ VITRINE_API std::shared_ptr<const WeightSource> open_safetensors(const std::stri
 // it (state_dict, model, model_ema, ...) and of which nothing is run; the initializers of an .onnx; an index.json of shards;
 // a folder that holds one of these.
 VITRINE_API std::shared_ptr<const WeightSource> open_weights(const std::string& path);
+// The file, or the index of shards, of a folder's parameters under one of the usual names (model.safetensors,
+// diffusion_pytorch_model.bin, ...); of a variant, as publishers put several into one folder, under its own
+// (model.fp16.safetensors). None where the folder has no such file.
+VITRINE_API std::optional<std::string> find_weights(const std::string& folder, std::string_view variant);
 
 // Values that follow from names, bit for bit as the references' synthetic.py: for reference cases and benchmarks.
 // `gain` scales multi-dimensional weights. Open: it has every name with every shape. With `entries` it has just those,

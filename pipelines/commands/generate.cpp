@@ -70,6 +70,7 @@ constexpr Setting kSettings[] = {
      kModel, Kind::text},
     {"weights", "--weights", "FILE", "Of the denoiser, or a whole pipeline in one file, in the place of the model's", kModel,
      Kind::text},
+    {"variant", "--variant", "NAME", "Of each part's weights those of this name where there are some: fp16", kModel, Kind::text},
     {"vae", "--vae", "DIR", "Another autoencoder: a folder with config.json and weights", kModel, Kind::text},
     {"attention", "--attention", "NAME", "clear:radius=8, linfusion:weights=FILE, agent, neighborhood:kernel_size=5, ...", kModel,
      Kind::text},
@@ -140,6 +141,7 @@ bool has_int8_weights(const Json& settings) {
 DiffusionModelOptions model_options(const Console& console, const Json& settings, DType dtype) {
   return {.model = value_of<std::string>(settings, "model", "dit_fashion"),
           .weights = value_of<std::string>(settings, "weights", ""),
+          .variant = value_of<std::string>(settings, "variant", ""),
           .vae = value_of<std::string>(settings, "vae", ""),
           .attention = value_of<std::string>(settings, "attention", ""),
           .text_tokens = value_of<std::int64_t>(settings, "text_tokens", 0),

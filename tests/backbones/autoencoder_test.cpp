@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <backbones/compvis.h>
 #include <backbones/support.h>
 #include <catch.h>
 #include <fmt/format.h>
@@ -21,6 +22,7 @@ namespace {
 using test::contains;
 using test::Recorder;
 using test::relative_l2;
+using test::under_names;
 using test::weights_of;
 
 const Arguments kKl{{"block_out_channels", "[16,16]"},
@@ -134,18 +136,6 @@ TEST_CASE("tiles bound the memory") {
   CHECK(tiled < whole / 4);
 }
 
-// What a network reads, under the names of another publisher: the first of `renames` whose pattern matches a whole name.
-std::map<std::string, Tensor> under_names(const std::map<std::string, Tensor>& tensors,
-                                          const std::vector<std::pair<std::string, std::string>>& renames) {
-  std::map<std::string, Tensor> other;
-  for (const auto& [name, tensor] : tensors) {
-    std::string changed = name;
-    for (const auto& [pattern, to] : renames) changed = std::regex_replace(changed, std::regex(pattern), to);
-    other[changed] = tensor;
-  }
-  return other;
-}
-
 TEST_CASE("an autoencoder in other publishers' names") {
   Arguments arguments = with(with(kKl, "block_out_channels", "[8,8,8,16]"), "layers_per_block", "2");
   const auto four = [](const char* type) { return '[' + fmt::format("\"{0}\",\"{0}\",\"{0}\",\"{0}\"", type) + ']'; };
@@ -164,23 +154,7 @@ TEST_CASE("an autoencoder in other publishers' names") {
   old["decoder.mid_block.attentions.1.query.weight"] = Tensor::zeros({16, 16});
   CHECK_THROWS_WITH(AutoencoderKL(weights_of(old), config), contains("1 not used"));
 
-  std::vector<std::pair<std::string, std::string>> compvis{{R"(mid_block\.resnets\.0)", "mid.block_1"},
-                                                           {R"(mid_block\.resnets\.1)", "mid.block_2"},
-                                                           {R"(mid_block\.attentions\.0)", "mid.attn_1"},
-                                                           {R"(group_norm)", "norm"},
-                                                           {R"(\.to_([qkv])\.)", ".$1."},
-                                                           {R"(\.to_out\.0\.)", ".proj_out."},
-                                                           {R"(conv_norm_out)", "norm_out"},
-                                                           {R"(conv_shortcut)", "nin_shortcut"},
-                                                           {R"(down_blocks\.)", "down."},
-                                                           {R"(downsamplers\.0)", "downsample"},
-                                                           {R"(upsamplers\.0)", "upsample"},
-                                                           {R"(\.resnets\.)", ".block."}};
-  for (int i = 0; i < 4; ++i) compvis.push_back({fmt::format(R"(up_blocks\.{}\.)", i), fmt::format("up.{}.", 3 - i)});
-  auto theirs = under_names(recorder->tensors, compvis);
-  for (auto& [name, tensor] : theirs)
-    if (name.find("attn_1") != name.npos && tensor.rank() == 2)
-      tensor = tensor.view({tensor.size(0), tensor.size(1), 1, 1});  // convolutions there
+  const auto theirs = test::compvis_autoencoder(recorder->tensors, 4);
   for (const char* known : {"encoder.down.2.downsample.conv.weight", "decoder.up.0.block.2.norm2.weight",
                             "decoder.up.3.upsample.conv.bias", "decoder.mid.attn_1.proj_out.weight", "post_quant_conv.weight"}) {
     INFO(known);

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <backbones/compvis.h>
 #include <backbones/support.h>
 
 #include <vitrine/backbones/clip_text.h>
@@ -15,6 +16,7 @@
 namespace vitrine {
 namespace {
 
+using test::as_open_clip;
 using test::contains;
 using test::Recorder;
 using test::relative_l2;
@@ -86,35 +88,6 @@ TEST_CASE("CLIP's text encoder is found in a whole CLIP model") {
   tensors["text_model.encoder.layers.3.mlp.fc1.bias"] = Tensor::zeros({40});
   CHECK_THROWS_WITH(ClipTextModel(weights_of(tensors), config),
                     contains("1 not used (text_model.encoder.layers.3.mlp.fc1.bias)"));
-}
-
-// A model's parameters in open_clip's names and layout.
-std::map<std::string, Tensor> as_open_clip(const std::map<std::string, Tensor>& ours, const std::string& prefix) {
-  const std::string text = "text_model.";
-  std::map<std::string, Tensor> file{{prefix + "logit_scale", Tensor::zeros({1})},
-                                     {prefix + "visual.class_embedding", Tensor::zeros({5})}};
-  const std::vector<std::pair<std::string, std::string>> names{{"embeddings.token_embedding.weight", "token_embedding.weight"},
-                                                               {"embeddings.position_embedding.weight", "positional_embedding"},
-                                                               {"final_layer_norm.weight", "ln_final.weight"},
-                                                               {"final_layer_norm.bias", "ln_final.bias"}};
-  for (const auto& [from, to] : names) file[prefix + to] = ours.at(text + from);
-  if (ours.contains("text_projection.weight"))
-    file[prefix + "text_projection"] = permute(ours.at("text_projection.weight"), std::array{1, 0});
-  for (int i = 0; ours.contains(fmt::format("{}encoder.layers.{}.mlp.fc1.bias", text, i)); ++i) {
-    const std::string from = fmt::format("{}encoder.layers.{}.", text, i),
-                      to = fmt::format("{}transformer.resblocks.{}.", prefix, i);
-    for (const std::string end : {"weight", "bias"}) {
-      std::vector<Tensor> parts;
-      for (const char* part : {"q", "k", "v"}) parts.push_back(ours.at(fmt::format("{}self_attn.{}_proj.{}", from, part, end)));
-      file[to + "attn.in_proj_" + end] = concat(parts, 0);
-      file[to + "attn.out_proj." + end] = ours.at(from + "self_attn.out_proj." + end);
-      file[to + "ln_1." + end] = ours.at(from + "layer_norm1." + end);
-      file[to + "ln_2." + end] = ours.at(from + "layer_norm2." + end);
-      file[to + "mlp.c_fc." + end] = ours.at(from + "mlp.fc1." + end);
-      file[to + "mlp.c_proj." + end] = ours.at(from + "mlp.fc2." + end);
-    }
-  }
-  return file;
 }
 
 TEST_CASE("CLIP in open_clip's names, and in the files of whole pipelines") {

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include <backbones/compvis.h>
 #include <backbones/support.h>
 #include <catch.h>
 
@@ -160,50 +161,6 @@ TEST_CASE("LinFusion's own file replaces the U-Net's self-attention") {
   CHECK_THROWS_WITH(unet_of(memory_weights(unet_file, "unet"), linear), contains("missing") && contains("attn1.to_k_.0.weight"));
 }
 
-// As CompVis numbers its blocks: three to a level, the third of the way down halves.
-std::string compvis_name(const std::string& name) {
-  std::smatch m;
-  const auto at = [&](int group) { return std::stoi(m[static_cast<std::size_t>(group)].str()); };
-  std::string inner = name;
-  if (std::regex_match(name, m, std::regex(R"((down|up)_blocks\.(\d)\.(resnets|attentions)\.(\d)\.(.*))"))) {
-    const bool is_down = m[1].str() == "down";
-    inner = (is_down ? "input_blocks." : "output_blocks.") + std::to_string(3 * at(2) + at(4) + (is_down ? 1 : 0)) +
-            (m[3].str() == "resnets" ? ".0." : ".1.") + m[5].str();
-  } else if (std::regex_match(name, m, std::regex(R"(down_blocks\.(\d)\.downsamplers\.0\.conv\.(.*))"))) {
-    inner = "input_blocks." + std::to_string(3 * at(1) + 3) + ".0.op." + m[2].str();
-  } else if (std::regex_match(name, m, std::regex(R"(up_blocks\.(\d)\.upsamplers\.0\.(.*))"))) {
-    inner = "output_blocks." + std::to_string(3 * at(1) + 2) + ".1." + m[2].str();  // behind no attention
-  }
-  constexpr std::pair<const char*, const char*> kRenamed[] = {{"conv_in.", "input_blocks.0.0."},
-                                                              {"mid_block.resnets.0", "middle_block.0"},
-                                                              {"mid_block.attentions.0", "middle_block.1"},
-                                                              {"mid_block.resnets.1", "middle_block.2"},
-                                                              {"conv_norm_out", "out.0"},
-                                                              {"conv_out", "out.2"},
-                                                              {"time_embedding.linear_1", "time_embed.0"},
-                                                              {"time_embedding.linear_2", "time_embed.2"},
-                                                              {"add_embedding.linear_1", "label_emb.0.0"},
-                                                              {"add_embedding.linear_2", "label_emb.0.2"},
-                                                              {"time_emb_proj", "emb_layers.1"},
-                                                              {"conv_shortcut", "skip_connection"}};
-  for (const auto& [ours, theirs] : kRenamed)
-    if (const auto place = inner.find(ours); place != inner.npos) inner.replace(place, std::string(ours).size(), theirs);
-  if (inner.find("blocks.") != inner.npos || inner.find("middle_block.0") == 0 || inner.find("middle_block.2") == 0) {
-    constexpr std::pair<const char*, const char*> kLayers[] = {{".0.norm1.", ".0.in_layers.0."},
-                                                               {".0.conv1.", ".0.in_layers.2."},
-                                                               {".0.norm2.", ".0.out_layers.0."},
-                                                               {".0.conv2.", ".0.out_layers.3."},
-                                                               {"block.2.norm1.", "block.2.in_layers.0."},
-                                                               {"block.2.conv1.", "block.2.in_layers.2."},
-                                                               {"block.2.norm2.", "block.2.out_layers.0."},
-                                                               {"block.2.conv2.", "block.2.out_layers.3."}};
-    for (const auto& [ours, theirs] : kLayers)
-      if (const auto place = inner.find(ours); place != inner.npos && inner.find("transformer_blocks") == inner.npos)
-        inner.replace(place, std::string(ours).size(), theirs);
-  }
-  return "model.diffusion_model." + inner;
-}
-
 TEST_CASE("the U-Net in a pipeline's file of CompVis") {
   Arguments arguments = with(with(kSmall, "layers_per_block", "2"), "addition_embed_type", "\"text_time\"");
   arguments = with(with(arguments, "addition_time_embed_dim", "4"), "projection_class_embeddings_input_dim", "30");
@@ -214,7 +171,7 @@ TEST_CASE("the U-Net in a pipeline's file of CompVis") {
   const Tensor expected = unet_of(recorder, arguments)->forward(latents(), times(), c);
   std::map<std::string, Tensor> file{{"first_stage_model.decoder.conv_in.weight", Tensor::zeros({1})},
                                      {"model_ema.decay", Tensor::zeros({1})}};
-  for (const auto& [name, tensor] : recorder->tensors) file[compvis_name(name)] = tensor;
+  file.merge(test::compvis_unet(recorder->tensors));
   for (const char* known :
        {"input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight", "input_blocks.3.0.op.weight", "output_blocks.2.1.conv.weight",
         "output_blocks.5.0.skip_connection.weight", "label_emb.0.2.bias", "middle_block.2.in_layers.0.weight", "out.2.weight"}) {

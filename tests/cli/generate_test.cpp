@@ -55,6 +55,31 @@ TEST_CASE("generate draws with every pipeline of diffusers") {
   }
 }
 
+TEST_CASE("generate: a whole pipeline in one file of its authors draws what its folder does") {
+  for (const std::string name : {"sd", "sd2", "sdxl"}) {
+    INFO(name);
+    const Folder folder;
+    const std::string file = folder / "whole.safetensors";
+    const DiffusionCase given = write_published_pipeline(name, folder / "parts", file);
+    const auto draw = [&](const std::string& out, const std::vector<std::string>& more) {
+      const RunResult result =
+          generate(given.arguments(folder.path()) +
+                   std::vector<std::string>{"--model", folder / "parts", "--no-metadata", "--out", folder / out} + more);
+      INFO(result.err);
+      REQUIRE(result.code == 0);
+      return read_bytes(folder / out);
+    };
+    const std::string expected = draw("a.png", {});
+    // Of the folder the configurations and the tokenizers are left.
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder / "parts"))
+      if (entry.path().extension() == ".safetensors") std::filesystem::remove(entry.path());
+    CHECK(draw("b.png", {"--weights", file}) == expected);
+    check_error(generate(given.arguments(folder.path()) +
+                         std::vector<std::string>{"--model", folder / "parts", "--out", folder / "c.png"}),
+                1, "parts/unet: is a folder without");
+  }
+}
+
 TEST_CASE("generate: the attention of a denoiser can be another") {
   const Folder folder;
   write_diffusion_folder("sd", folder / "sd");

@@ -139,6 +139,50 @@ TEST_CASE("a pipeline of the hub draws what its folder does, and without a conne
   }
 }
 
+TEST_CASE("--variant takes the weights of that name, from a folder and from the hub") {
+  FakeHub hub;
+  const Environment environment(hub);
+  const Folder folder;
+  serve_pipeline(hub, "sd", folder / "sd");
+  serve_pipeline(hub, "sd", folder / "both");
+  // The U-Net and the text encoder have halves beside them: of the plain folder's values, rounded.
+  for (const std::string part : {"unet/diffusion_pytorch_model", "text_encoder/model"}) {
+    const std::string plain = folder / ("sd/" + part) + ".safetensors", half = folder / ("both/" + part) + ".fp16.safetensors";
+    REQUIRE(run_vitrine({"convert", plain, half, "--dtype", "f16"}).code == 0);
+    hub.files[part + ".fp16.safetensors"] = read_bytes(half);
+    std::filesystem::remove(plain);
+    std::filesystem::copy_file(half, plain);
+  }
+  const std::string note = ": no weights of the variant 'fp16' in vae: the plain ones are taken";
+  const auto draw = [&](const std::string& model, const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = to_draw("sd", model, folder / out);
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const RunResult result = run_vitrine(arguments);
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    CHECK((result.err.find(model + note) != std::string::npos) == !more.empty());
+    CHECK(result.error_lines() == (more.empty() ? 0 : 1));
+    return read_bytes(folder / out);
+  };
+  const std::string expected = draw(folder / "sd", "a.png", {}), whole = draw(folder / "both", "b.png", {});
+  CHECK(expected != whole);
+  CHECK(draw(folder / "both", "c.png", {"--variant", "fp16"}) == expected);
+  CHECK(draw("hf:owner/name", "d.png", {"--variant", "fp16"}) == expected);
+  setenv("HF_HUB_OFFLINE", "1", 1);
+  CHECK(draw("hf:owner/name", "e.png", {"--variant", "fp16"}) == expected);
+  const auto fails = [&](const std::string& model, const std::string& variant, const std::string& named) {
+    std::vector<std::string> arguments = to_draw("sd", model, folder / "f.png");
+    arguments.insert(arguments.end(), {"--variant", variant});
+    check_failure(run_vitrine(arguments), named);
+  };
+  check_failure(run_vitrine(to_draw("sd", "hf:owner/name", folder / "f.png")), "has neither text_encoder/model.safetensors");
+  fails(folder / "both", "fp8", "both: no part has weights of the variant 'fp8'");
+  fails("hf:owner/name", "fp8", "hf:owner/name: no part has weights of the variant 'fp8'");
+  fails(folder / "both", "a/b", "variant 'a/b': expected a name such as fp16");
+  fails("dit_fashion", "fp16", "dit_fashion: has no variants");
+  CHECK_FALSE(std::filesystem::exists(folder / "f.png"));
+}
+
 TEST_CASE("a pipeline of the hub that cannot be had") {
   FakeHub hub;
   const Environment environment(hub);

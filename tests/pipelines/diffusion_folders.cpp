@@ -5,7 +5,14 @@
 #include <fstream>
 #include <map>
 
+#include <vitrine/backbones/arguments.h>
+#include <vitrine/backbones/autoencoder_kl.h>
+#include <vitrine/backbones/clip_text.h>
+#include <vitrine/backbones/denoiser.h>
 #include <vitrine/weights/sources.h>
+
+#include "backbones/compvis.h"
+#include "backbones/support.h"
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -86,6 +93,82 @@ void write_diffusion_folder(const std::string& name, const std::string& folder) 
       write_weights(path / (content["library"] == "diffusers" ? "diffusion_pytorch_model.safetensors" : "model.safetensors"),
                     content["parameters"]);
   }
+}
+
+namespace {
+
+// What a part of such a configuration reads.
+Tensors parameters_of(const std::string& part, const json& config) {
+  const auto recorder = std::make_shared<Recorder>();
+  const Weights weights(recorder);
+  const Arguments arguments = detail::parse_json_arguments(config.dump(), part);
+  if (part == "unet")
+    create_denoiser("UNet2DConditionModel", weights, arguments);
+  else if (part == "vae")
+    AutoencoderKL(weights, parse_autoencoder_kl_config(arguments));
+  else
+    ClipTextModel(weights, parse_clip_text_config(arguments));
+  return recorder->tensors;
+}
+
+}  // namespace
+
+DiffusionCase write_published_pipeline(const std::string& name, const std::string& folder, const std::string& file) {
+  const bool xl = name == "sdxl";
+  const std::string base = xl ? "sdxl" : "sd";
+  write_diffusion_folder(base, folder);
+  json entry = read_case(base);
+  std::map<std::string, json> configs;
+  for (const auto& [part, content] : entry["parts"].items())
+    if (content.contains("parameters")) configs[part] = content["config"];
+  json& unet = configs["unet"];
+  const auto repeat = [](const char* value, std::size_t count) { return json(std::vector<std::string>(count, value)); };
+  unet["layers_per_block"] = 2;
+  unet["block_out_channels"] = xl ? json{16, 16, 32} : json{16, 16, 32, 32};
+  unet["down_block_types"] = repeat("CrossAttnDownBlock2D", xl ? 3 : 4);
+  unet["up_block_types"] = repeat("CrossAttnUpBlock2D", xl ? 3 : 4);
+  // XL has no attention in the largest maps, the others none in the smallest.
+  unet["down_block_types"][xl ? 0 : 3] = "DownBlock2D";
+  unet["up_block_types"][xl ? 2 : 0] = "UpBlock2D";
+  if (xl) unet["transformer_layers_per_block"] = {1, 2, 3};
+  if (name == "sd2") unet["use_linear_projection"] = true;
+  json& vae = configs["vae"];
+  vae["layers_per_block"] = 2;
+  vae["block_out_channels"] = {8, 8, 16, 16};
+  vae["down_block_types"] = repeat("DownEncoderBlock2D", 4);
+  vae["up_block_types"] = repeat("UpDecoderBlock2D", 4);
+  // Version 2 leaves out the last layer of its file.
+  if (name == "sd2") configs["text_encoder"]["num_hidden_layers"] = 2;
+
+  Tensors whole{{"model_ema.decay", Tensor::zeros({1})}, {"alphas_cumprod", Tensor::zeros({1000})}};
+  for (const auto& [part, config] : configs) {
+    write_json(fs::path(folder) / part / "config.json", config);
+    const Tensors own = parameters_of(part, config);
+    const bool of_diffusers = part == "unet" || part == "vae";
+    save_safetensors(
+        (fs::path(folder) / part / (of_diffusers ? "diffusion_pytorch_model.safetensors" : "model.safetensors")).string(), own);
+    if (part == "unet") whole.merge(compvis_unet(own));
+    if (part == "vae")
+      for (const auto& [key, tensor] : compvis_autoencoder(own, 4)) whole["first_stage_model." + key] = tensor;
+    if (of_diffusers) continue;
+    Tensors text;  // with the prefix that they had when the files were made
+    for (const auto& [key, tensor] : own) text[(key.starts_with("text_") ? "" : "text_model.") + key] = tensor;
+    if (name == "sd2") {
+      json longer = config;
+      longer["num_hidden_layers"] = 3;
+      for (const auto& [key, tensor] : parameters_of(part, longer))
+        text.emplace((key.starts_with("text_") ? "" : "text_model.") + key, tensor);
+      whole.merge(as_open_clip(text, "cond_stage_model.model."));
+    } else if (part == "text_encoder_2") {
+      whole.merge(as_open_clip(text, "conditioner.embedders.1.model."));
+    } else {
+      const std::string prefix = xl ? "conditioner.embedders.0.transformer." : "cond_stage_model.transformer.";
+      for (const auto& [key, tensor] : text) whole[prefix + key] = tensor;
+      whole[prefix + "text_model.embeddings.position_ids"] = Tensor::zeros({1, 77}, DType::i64);
+    }
+  }
+  save_safetensors(file, whole);
+  return {.name = name, .call = entry["call"], .seed = 3, .size = 64, .expected = {}, .picture = {}, .mask = {}};
 }
 
 }  // namespace vitrine::test

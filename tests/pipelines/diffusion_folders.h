@@ -28,4 +28,8 @@ std::vector<std::string> diffusion_pipelines();  // sd, inpaint, sdxl, sd3, flux
 DiffusionCase diffusion_case(const std::string& name);
 void write_diffusion_folder(const std::string& name, const std::string& folder);
 
+// The same of networks with the levels of those that are published (sd, sd2, sdxl), small: in diffusers' layout into `folder`,
+// and all parameters into one file, in CompVis's and Stability's names. Gives what to draw.
+DiffusionCase write_published_pipeline(const std::string& name, const std::string& folder, const std::string& file);
+
 }  // namespace vitrine::test

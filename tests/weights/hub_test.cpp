@@ -14,6 +14,7 @@
 
 #include <vitrine/weights/hash.h>
 #include <vitrine/weights/hub.h>
+#include <vitrine/weights/sources.h>
 
 #include "files.h"
 #include "http_server.h"
@@ -462,6 +463,69 @@ TEST_CASE("of a pipeline the files come that are read, and no others") {
   settings.offline = true;
   CHECK(fetch_hub_pipeline(settings, kName) == snapshot);
   CHECK(hub.hub().requests().size() == before + 1);
+}
+
+TEST_CASE("a variant of a pipeline comes where a part has it, and of the others the plain weights") {
+  FakeHub hub;
+  const std::string index = R"({"_class_name": "StableDiffusion3Pipeline", "scheduler": ["diffusers", "X"],
+    "text_encoder": ["transformers", "CLIPTextModelWithProjection"], "text_encoder_2": ["transformers", "CLIPTextModel"],
+    "text_encoder_3": ["transformers", "T5EncoderModel"], "transformer": ["diffusers", "SD3Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"]})";
+  const auto shards = [](const std::string& one, const std::string& two) {
+    return fmt::format(R"({{"weight_map": {{"a": "{}", "b": "{}"}}}})", one, two);
+  };
+  const std::string transformer = "transformer/diffusion_pytorch_model", t5 = "text_encoder_3/model";
+  std::map<std::string, std::string> wanted = {
+      {"model_index.json", index},
+      {"scheduler/scheduler_config.json", "{}"},
+      {"text_encoder/model.fp16.safetensors", content(1000, 1)},
+      {"text_encoder_2/pytorch_model.fp16.bin", content(1000, 2)},
+      // Indexes as they are written today, and as diffusers wrote them before.
+      {t5 + ".safetensors.index.fp16.json",
+       shards("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors")},
+      {t5 + ".fp16-00001-of-00002.safetensors", content(1000, 3)},
+      {t5 + ".fp16-00002-of-00002.safetensors", content(1000, 4)},
+      {transformer + ".safetensors.fp16.index.json", shards("diffusion_pytorch_model-00001-of-00002.fp16.safetensors",
+                                                            "diffusion_pytorch_model-00002-of-00002.fp16.safetensors")},
+      {transformer + "-00001-of-00002.fp16.safetensors", content(1000, 5)},
+      {transformer + "-00002-of-00002.fp16.safetensors", content(1000, 6)},
+      {"vae/diffusion_pytorch_model.safetensors", content(2000, 7)}};  // has none
+  for (const char* part : {"text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"})
+    wanted[std::string(part) + "/config.json"] = fmt::format("{{\"a\": \"{}\"}}", part);
+  const std::vector<std::string> plain{"text_encoder/model.safetensors", "text_encoder_2/model.safetensors", t5 + ".safetensors",
+                                       transformer + ".safetensors"};
+  hub.files = wanted;
+  for (const std::string& file : plain) hub.files[file] = content(500);
+  const Folder folder;
+  const HubSettings settings = settings_for(hub, folder);
+  const std::string snapshot = fetch_hub_pipeline(settings, kName, {}, "fp16");
+  std::map<std::string, std::string> came;
+  for (const auto& entry : fs::recursive_directory_iterator(snapshot))
+    if (!entry.is_directory()) came[entry.path().lexically_relative(snapshot).string()] = read_bytes(entry.path().string());
+  CHECK(came == wanted);
+  for (const auto& [part, file] :
+       std::map<std::string, std::string>{{"text_encoder", "model.fp16.safetensors"},
+                                          {"text_encoder_2", "pytorch_model.fp16.bin"},
+                                          {"text_encoder_3", "model.safetensors.index.fp16.json"},
+                                          {"transformer", "diffusion_pytorch_model.safetensors.fp16.index.json"}})
+    CHECK(find_weights(snapshot + "/" + part, "fp16") == snapshot + "/" + part + "/" + file);
+  CHECK_FALSE(find_weights(snapshot + "/vae", "fp16"));
+  CHECK(find_weights(snapshot + "/vae", "") == snapshot + "/vae/diffusion_pytorch_model.safetensors");
+
+  const std::size_t before = hub.network().count("GET");
+  const auto trouble = [&](const std::string& variant) -> std::string {
+    try {
+      fetch_hub_pipeline(settings, kName, {}, variant);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  CHECK(contains(trouble("fp8"), "hf:owner/name: no part has weights of the variant 'fp8'"));
+  CHECK(contains(trouble("../fp16"), "variant '../fp16': expected a name such as fp16"));
+  CHECK(hub.network().count("GET") == before);  // nothing large came for it
+  fetch_hub_pipeline(settings, kName);
+  for (const std::string& file : plain) CHECK(fs::exists(snapshot + "/" + file));
 }
 
 TEST_CASE("pipelines that lack something") {

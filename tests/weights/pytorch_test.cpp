@@ -139,6 +139,11 @@ TEST_CASE("the model is found in its nest and without its wrappers' prefixes") {
       {dict({{"body", dict({{"a", w}})}, {"head", "](" + w + w + "e"}}), {"body.a", "head.0", "head.1"}},
       {w, {"tensor"}},
       {dict({{"a", w}, {"a", w}}), {"a"}},
+      // PyTorch Lightning's, as Stable Diffusion came: the callbacks' classes are keys.
+      {dict({{"state_dict", dict({{"model.a", w}, {"first_stage_model.b", w}})},
+             {"callbacks", "}(" + global("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint") +
+                               dict({{"best_model_score", w}}) + "u"}}),
+       {"first_stage_model.b", "model.a"}},
       // Lists of pairs are how Python 2 wrote an OrderedDict.
       {call(global("collections", "OrderedDict"), tuple({"](](" + text("a") + w + "ee"})), {"a"}},
   };
