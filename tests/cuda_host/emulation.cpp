@@ -20,6 +20,7 @@
 #include "cuda_host/device_memory.h"
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -85,7 +86,13 @@ class Stacks {
     return stacks_[static_cast<std::size_t>(i)];
   }
   ~Stacks() {
-    for (std::byte* stack : stacks_) munmap(stack, kStack);
+    for (std::byte* stack : stacks_) {
+#if defined(__SANITIZE_ADDRESS__)
+      // Frames that never returned have left their marks, and the address is for others now.
+      ASAN_UNPOISON_MEMORY_REGION(stack, kStack);
+#endif
+      munmap(stack, kStack);
+    }
   }
 
  private:
@@ -137,6 +144,9 @@ void fiber_main() {
 
 void start(Fiber& fiber, int i) {
   fiber.stack = stacks.of(i);
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(fiber.stack, kStack);  // of the frames that the one before has left
+#endif
   // As if it had been paused at the entry of fiber_main: six registers, the address to return to, and a place for the alignment
   // that a called function finds.
   auto** top = reinterpret_cast<void**>(fiber.stack + kStack) - 8;
