@@ -107,6 +107,7 @@ Arena& arena() {
 }
 
 std::mutex access;
+thread_local int accesses = 0;  // of this thread, one in the other
 
 }  // namespace
 
@@ -117,10 +118,12 @@ MemoryStats device_memory() { return arena().stats(); }
 void reset_peak_device_memory() { arena().reset_peak(); }
 
 DeviceAccess::DeviceAccess() {
+  if (accesses++ > 0) return;
   access.lock();
   arena().open(true);
 }
 DeviceAccess::~DeviceAccess() {
+  if (--accesses > 0) return;
   arena().open(false);
   access.unlock();
 }

@@ -14,7 +14,7 @@ std::shared_ptr<void> allocate_device_memory(std::size_t bytes);
 MemoryStats device_memory();
 void reset_peak_device_memory();
 
-// While one lives, device memory can be read and written. One at a time.
+// While one lives, device memory can be read and written. One thread at a time.
 class DeviceAccess {
  public:
   DeviceAccess();

@@ -239,7 +239,9 @@ std::int64_t launches(std::string_view op, std::string_view dtype) {
 namespace {
 
 void run(const std::string& op, const Grid& launched, const std::function<void()>& thread) {
-  const auto& [grid, threads, shared_bytes] = launched;
+  const int(&grid)[3] = launched.blocks;
+  const int threads = launched.threads;
+  const std::size_t shared_bytes = launched.shared_bytes;
   const DeviceAccess access;
   const std::int64_t blocks = std::int64_t{grid[0]} * grid[1] * grid[2];
   std::exception_ptr failure;
