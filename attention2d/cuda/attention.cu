@@ -13,80 +13,33 @@ namespace flash {
 namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * kWarp;
-constexpr int kMostChannels = 16;  // of a lane: head sizes up to 512
+constexpr int kOfLane = 16;  // channels: head sizes up to 512
 
-// A row of k or v of the running key: memory, zeros (null) or a blend.
-template <typename T>
-struct KeyRow {
-  const T* at;
-  const Taps* taps;
-  std::int64_t token_stride;
-
-  VITRINE_DEVICE float operator[](int channel) const {
-    if (taps) return blend(*taps, at, token_stride, channel);
-    return at ? to_float(at[channel]) : 0.0f;
-  }
-};
-
-template <typename T>
+template <typename T, Extras kExtras>
 VITRINE_KERNEL(kThreads)
 void attention_kernel(Problem p) {
+  using Row = LaneRow<kOfLane>;
   const std::int64_t item = std::int64_t{block_index().x} * kWarps + warp_index();
   if (item >= p.images * p.groups * p.heads * p.queries) return;
   const auto i = static_cast<int>(item % p.queries);
   const Part part = part_of(p, item / p.queries);
   const std::int64_t token = query_token(p, part, i);
   if (token < 0) return;
-  const T* q = row_at<T>(p.q, part.image, part.head, token);
-  const T *k = row_at<T>(p.k, part.image, part.key_head, 0), *v = row_at<T>(p.v, part.image, part.key_head, 0);
-
-  const int lane = lane_index();
-  float mine[kMostChannels], sum[kMostChannels], square = 0;
-  for (int c = 0; c < kMostChannels; ++c) {
-    mine[c] = lane + c * kWarp < p.dim ? to_float(q[lane + c * kWarp]) : 0.0f;
-    square += mine[c] * mine[c];
-    sum[c] = 0;
-  }
+  const Row query = Row::of(row_at<T>(p.q, part.image, part.head, token), p.dim);
   LogitRow row = logit_row(p, part, i, token);
-  if (p.is_cosine) row.scale *= inverse_norm(warp_sum(square));
-  RowState state{-infinity(), 0};
-  const int end = p.is_causal && i + 1 < p.keys ? i + 1 : p.keys;
+  if (p.is_cosine) row.scale *= inverse_norm(dot(query, query));
+  LaneMean<kOfLane> seen;
+  const int end = p.is_causal ? least(i + 1, p.keys) : p.keys;
   for (int j = 0; j < end; ++j) {
     if (row.mask && !row.mask[j]) continue;
-    Taps taps{};
-    if (p.boxes) taps = taps_of(p, part, j);
-    const Taps* const blended = p.boxes ? &taps : nullptr;
-    const KeyRow<T> key{p.boxes ? k : key_row<T>(p, part, p.k, p.pad_key, p.pad_key_head, j), blended, p.k.token};
-    const KeyRow<T> value{p.boxes ? v : key_row<T>(p, part, p.v, p.pad_value, p.pad_value_head, j), blended, p.v.token};
-    float product = 0;
-    square = 0;
-    for (int c = 0; c < kMostChannels; ++c) {
-      if (lane + c * kWarp >= p.dim) break;
-      const float element = key[lane + c * kWarp];
-      product += mine[c] * element;
-      square += element * element;
-    }
-    product = warp_sum(product);
-    if (p.is_cosine) product *= inverse_norm(warp_sum(square));
-    const float here = logit(p, row, j, product);
-    if (here == -infinity()) continue;
-    const RowState::Step step = state.advance(here, kLog2e);
-    const float weight = exp2_of(here * kLog2e - step.base);
-    state.sum += weight;
-    for (int c = 0; c < kMostChannels; ++c)
-      if (lane + c * kWarp < p.value_dim) sum[c] = sum[c] * step.fade + weight * value[lane + c * kWarp];
+    const Row key = Row::of(key_of<T, kExtras>(p, part, j), p.dim);
+    const float product = dot(query, key), of_key = p.is_cosine ? inverse_norm(dot(key, key)) : 1.0f;
+    const float here = logit(p, row, j, product * of_key);
+    if (here != -infinity()) seen.add(here, Row::of(value_of<T, kExtras>(p, part, j), p.value_dim));
   }
-  T* const out = const_cast<T*>(row_at<T>(p.out, part.image, part.head, token));
-  for (int c = 0; c < kMostChannels; ++c)
-    if (lane + c * kWarp < p.value_dim) out[lane + c * kWarp] = from_float<T>(sum[c] * state.factor());
+  seen.mean().store(const_cast<T*>(row_at<T>(p.out, part.image, part.head, token)), p.value_dim);
 }
 
-View view_of(const Tensor& t) {
-  const auto are_16_bytes = [&](std::int64_t n) { return n * static_cast<std::int64_t>(size_of(t.dtype())) % 16 == 0; };
-  const bool is_aligned = reinterpret_cast<std::uintptr_t>(t.raw()) % 16 == 0 && are_16_bytes(t.size(3)) &&
-                          are_16_bytes(t.stride(0)) && are_16_bytes(t.stride(1)) && are_16_bytes(t.stride(2));
-  return {t.raw(), t.stride(0), t.stride(1), t.stride(2), is_aligned};
-}
 // Of a broadcast axis: 0.
 std::int64_t step(const Tensor& t, int axis) { return t.defined() && t.size(axis) > 1 ? t.stride(axis) : 0; }
 void set_padding(const Tensor& pad, const void*& row, std::int64_t& head, View& view) {
@@ -125,8 +78,9 @@ void run(const Problem& p, const Tensor& q) {
     return attend(p, q);
   }
   with_float_type(q.dtype(), [&](auto type) {
+    using T = decltype(type);
     launch({.op = p.op, .x = q, .grid = blocks_for(p.parts() * p.queries, kWarps), .threads = kThreads},
-           attention_kernel<decltype(type)>, p);
+           p.boxes ? attention_kernel<T, Extras::boxes> : attention_kernel<T, Extras::logits>, p);
   });
 }
 

@@ -1,17 +1,14 @@
-// What the kernels of attention share: a launch's problem, where a part's rows lie, what is done to logits.
+// Attention of all tokens and of groups of them: a launch's problem, where a part's rows lie, what is done to logits.
+//
+// Rows of a tile are found through the lists of tokens: windows, grids, halos and routed regions are read where they lie. What
+// bounds it: long sequences the tensor cores (4 n^2 d operations), and before them the exponentials, one for every 4 d
+// operations; windows, whose keys are one step, reading q, k, v and writing out once. Fewer queries than 64 take fewer warps,
+// fewer keys fewer columns of 16: a window of 4 x 4 tokens costs a sixteenth of a whole tile.
 #pragma once
 
-#include <vitrine/layers/cuda/launch.h>
-#include <vitrine/layers/cuda/math.h>
+#include <vitrine/attention2d/cuda/tiles.h>
 
 namespace vitrine::cuda::flash {
-
-// Strides in elements of [image, token, head, channels]. Rows may be copied by 16 bytes where they are aligned.
-struct View {
-  const void* data;
-  std::int64_t image, token, head;
-  bool is_aligned;
-};
 
 // A bias that is a vector a token and head.
 struct AxisBias {
@@ -74,11 +71,6 @@ VITRINE_DEVICE std::int64_t query_token(const Problem& p, const Part& part, int 
   return token < p.tokens ? token : -1;
 }
 
-template <typename T>
-VITRINE_DEVICE const T* row_at(const View& view, std::int64_t image, std::int64_t head, std::int64_t token) {
-  return static_cast<const T*>(view.data) + image * view.image + head * view.head + token * view.token;
-}
-
 // The row of key j of k or v; null: zeros.
 template <typename T>
 VITRINE_DEVICE const T* key_row(const Problem& p, const Part& part, const View& view, const void* pad, std::int64_t pad_head,
@@ -114,12 +106,39 @@ VITRINE_DEVICE Taps taps_of(const Problem& p, const Part& part, int j) {
   }
   return taps;
 }
+// A row between tokens.
 template <typename T>
-VITRINE_DEVICE float blend(const Taps& taps, const T* rows, std::int64_t token_stride, int channel) {
-  float sum = 0;
-  for (int tap = 0; tap < 4; ++tap)
-    if (taps.share[tap] != 0.0f) sum += taps.share[tap] * to_float(rows[taps.token[tap] * token_stride + channel]);
-  return sum;
+struct Blend {
+  Taps taps;
+  const T* map;
+  std::int64_t token;  // stride
+
+  explicit VITRINE_DEVICE operator bool() const { return true; }
+  VITRINE_DEVICE float operator[](int channel) const {
+    float sum = 0;
+    for (int tap = 0; tap < 4; ++tap)
+      if (taps.share[tap] != 0.0f) sum += taps.share[tap] * to_float(map[taps.token[tap] * token + channel]);
+    return sum;
+  }
+};
+
+// What else a kernel looks at beside products: nothing, all that changes logits, and that with keys from boxes.
+enum class Extras { none, logits, boxes };
+
+// Key j's row of k or v.
+template <typename T, Extras kExtras>
+VITRINE_DEVICE auto key_of(const Problem& p, const Part& part, int j) {
+  if constexpr (kExtras == Extras::boxes)
+    return Blend<T>{taps_of(p, part, j), row_at<T>(p.k, part.image, part.key_head, 0), p.k.axis[2]};
+  else
+    return key_row<T>(p, part, p.k, p.pad_key, p.pad_key_head, j);
+}
+template <typename T, Extras kExtras>
+VITRINE_DEVICE auto value_of(const Problem& p, const Part& part, int j) {
+  if constexpr (kExtras == Extras::boxes)
+    return Blend<T>{taps_of(p, part, j), row_at<T>(p.v, part.image, part.key_head, 0), p.v.axis[2]};
+  else
+    return key_row<T>(p, part, p.v, p.pad_value, p.pad_value_head, j);
 }
 
 // What the logits of one query are but for the product and the key's norm.
@@ -153,29 +172,77 @@ VITRINE_DEVICE float logit(const Problem& p, const LogitRow& row, int j, float p
   return row.mask && !row.mask[j] ? -infinity() : value;
 }
 
-VITRINE_DEVICE float inverse_norm(float sum_of_squares) {
-  const float norm = sqrt_of(sum_of_squares);
-  return 1.0f / (norm < 1e-12f ? 1e-12f : norm);
-}
+// A tile of queries of a part, as tiles.h has it; kRows: of a thread.
+template <typename Element, Extras kExtras, int kRows>
+class Block {
+ public:
+  using Problem = flash::Problem;
+  using T = Element;
+  static constexpr bool kIsFull = false, kIsShort = true;
+  static constexpr std::size_t bytes(int rows) { return static_cast<std::size_t>(rows + kTile) * sizeof(float); }
 
-constexpr float kLog2e = 1.44269504088896341f;
-
-// Maximum and sum of a row's weights so far; the weight of a logit l is 2^(unit l - base).
-struct RowState {
-  float largest, sum;  // begin at -infinity and 0
-
-  struct Step {
-    float base, fade;  // fade: what was summed before counts so much
-  };
-  VITRINE_DEVICE Step advance(float block_largest, float unit) {
-    const float next = larger(block_largest, largest);
-    const float base = next == -infinity() ? 0.0f : next * unit;  // nothing seen yet: all weights are zero
-    const float fade = exp2_of(largest * unit - base);
-    largest = next;
-    sum *= fade;
-    return {base, fade};
+  VITRINE_DEVICE Block(const Problem& p, int rows, std::byte* memory)
+      : p_(p), q_norm_(reinterpret_cast<float*>(memory)), k_norm_(q_norm_ + rows) {
+    const int tiles = (p.queries + rows - 1) / rows;
+    const std::int64_t part = std::int64_t{block_index().x} / tiles;
+    const int turn = static_cast<int>(block_index().x - part * tiles);
+    part_ = part_of(p, part);
+    first_query_ = (p.is_causal ? tiles - 1 - turn : turn) * rows;  // the longest first
+    end_ = p.is_causal ? least(least(first_query_ + rows, p.queries), p.keys) : p.keys;
   }
-  VITRINE_DEVICE float factor() const { return sum == 0.0f ? 0.0f : 1.0f / sum; }
+  VITRINE_DEVICE bool is_there() const { return true; }
+
+  VITRINE_DEVICE const T* query(int r) const { return row(p_.q, r); }
+  VITRINE_DEVICE T* out(int r) const { return const_cast<T*>(row(p_.out, r)); }
+
+  VITRINE_DEVICE bool go_to(int i) {
+    first_ = i * kTile;
+    return first_ < end_;
+  }
+  VITRINE_DEVICE int keys() const { return least(end_ - first_, kTile); }
+  VITRINE_DEVICE auto key(int j) const { return key_of<T, kExtras>(p_, part_, first_ + j); }
+  VITRINE_DEVICE auto value(int j) const { return value_of<T, kExtras>(p_, part_, first_ + j); }
+
+  VITRINE_DEVICE void keys_are_coming() const {}
+  VITRINE_DEVICE void queries_are_there(const T* tile, int rows, int pitch) const { make_norms(tile, rows, pitch, q_norm_); }
+  VITRINE_DEVICE void take_row(int r, int of_tile) {
+    const int i = query_[r] = first_query_ + of_tile;
+    if constexpr (kExtras != Extras::none) {
+      row_[r] = logit_row(p_, part_, i, query_token(p_, part_, i));
+      if (p_.is_cosine) row_[r].scale *= q_norm_[of_tile];
+    }
+  }
+  VITRINE_DEVICE void keys_are_there(const T* tile, int pitch) const { make_norms(tile, round_up<16>(keys()), pitch, k_norm_); }
+
+  VITRINE_DEVICE bool is_at_work() const { return true; }
+  VITRINE_DEVICE float unit() const { return kExtras == Extras::none ? p_.scale * kLog2e : kLog2e; }
+  VITRINE_DEVICE bool has_logits() const {
+    return kExtras != Extras::none || first_ + kTile > (p_.is_causal ? least(first_query_ + 1, end_) : end_);
+  }
+  VITRINE_DEVICE float logit(int r, int j, float product) const {
+    const int key = first_ + j;
+    if (key >= end_ || (p_.is_causal && key > query_[r])) return -infinity();
+    if constexpr (kExtras == Extras::none) return product;
+    return flash::logit(p_, row_[r], key, p_.is_cosine ? product * k_norm_[j] : product);
+  }
+
+ private:
+  VITRINE_DEVICE const T* row(const View& view, int r) const {
+    const std::int64_t token = query_token(p_, part_, first_query_ + r);
+    return token < 0 ? nullptr : row_at<T>(view, part_.image, part_.head, token);
+  }
+  VITRINE_DEVICE void make_norms(const T* tile, int rows, int pitch, float* norms) const {
+    if constexpr (kExtras == Extras::none) return;
+    if (!p_.is_cosine) return;
+    row_norms(tile, rows, pitch, p_.dim, norms);
+    barrier();
+  }
+
+  const Problem& p_;
+  float *q_norm_, *k_norm_;
+  Part part_;
+  int first_query_, end_, first_ = 0, query_[kRows];
+  LogitRow row_[kRows];
 };
 
 }  // namespace vitrine::cuda::flash

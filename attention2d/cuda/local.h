@@ -14,20 +14,9 @@
 #pragma once
 
 #include <vitrine/attention2d/cuda/backend.h>
-#include <vitrine/layers/cuda/launch.h>
-#include <vitrine/layers/cuda/math.h>
+#include <vitrine/attention2d/cuda/tiles.h>
 
 namespace vitrine::cuda::local {
-
-constexpr int kTile = 64;  // queries and keys of a tile
-constexpr float kLog2e = 1.44269504088896341f;
-
-// Strides in elements; rows may be copied by 16 bytes where they are aligned.
-struct View {
-  const void* data;
-  std::int64_t image, axis[3], head;
-  bool is_aligned;
-};
 
 // One and two axes are three with leading sizes of 1.
 struct Problem {
@@ -44,9 +33,9 @@ struct Problem {
   int rpb_row, rpb_center[2];
   int query_log[3], key_log[3];  // a tile's sides are powers of two
   int classes, tiles[3];         // residue classes; tiles of the largest of them
-
-  bool is_plain() const { return !rpb && scale > 0; }
 };
+
+constexpr const char* kTilesOp = "local_attention_tiles";  // for messages
 
 Problem problem_of(const LocalArgs& args);
 void attend_f32(const Problem& p, const Tensor& shown);
@@ -56,9 +45,6 @@ void attend_bf16(const Problem& p, const Tensor& shown);
 struct Interval {
   int first, end;
 };
-
-VITRINE_DEVICE int least(int a, int b) { return a < b ? a : b; }
-VITRINE_DEVICE int most(int a, int b) { return a > b ? a : b; }
 
 // What the query at place i of the n of its class sees of the class, on one axis.
 VITRINE_DEVICE Interval window_at(const Problem& p, int axis, int n, int i) {
@@ -88,14 +74,12 @@ struct Grid {
 
   template <typename T>
   VITRINE_DEVICE const T* row(const Problem& p, const View& view, int of_head, int t, int y, int x) const {
-    return static_cast<const T*>(view.data) + image * view.image + of_head * view.head +
-           std::int64_t{residue[0] + t * p.dilation[0]} * view.axis[0] +
-           std::int64_t{residue[1] + y * p.dilation[1]} * view.axis[1] +
-           std::int64_t{residue[2] + x * p.dilation[2]} * view.axis[2];
+    return row_at<T>(view, image, of_head, residue[0] + t * p.dilation[0], residue[1] + y * p.dilation[1],
+                     residue[2] + x * p.dilation[2]);
   }
   template <typename T>
   VITRINE_DEVICE const T* extra_row(const View& view, int token) const {
-    return static_cast<const T*>(view.data) + image * view.image + key_head * view.head + token * view.axis[2];
+    return row_at<T>(view, image, key_head, token);
   }
 };
 
@@ -231,22 +215,90 @@ VITRINE_DEVICE int key_bias_at(const Problem& p, const Step& s, int j) {
 }
 VITRINE_DEVICE int query_bias_at(const Problem& p, const Place& q) { return q.y * p.rpb_row + q.x; }
 
-// Maximum and sum of a row's weights so far; the weight of a logit l is 2^(unit l - base).
-struct RowState {
-  float largest = -infinity(), sum = 0;
+// As tiles.h has it; kRows: of a thread.
+template <typename Element, int kRows>
+class Block {
+ public:
+  using Problem = local::Problem;
+  using T = Element;
+  static constexpr bool kIsFull = true, kIsShort = false;
+  static constexpr std::size_t bytes(int) { return std::size_t{5 * kTile} * sizeof(int); }
 
-  struct Step {
-    float base, fade;  // fade: what was summed before counts so much
-  };
-  VITRINE_DEVICE Step advance(float block_largest, float unit) {
-    const float next = larger(block_largest, largest);
-    const float base = next == -infinity() ? 0.0f : next * unit;  // nothing seen yet: all weights are zero
-    const float fade = exp2_of(largest * unit - base);
-    largest = next;
-    sum *= fade;
-    return {base, fade};
+  VITRINE_DEVICE Block(const Problem& p, int, std::byte* memory)
+      : p_(p),
+        seen_(reinterpret_cast<std::uint32_t*>(memory)),
+        bias_at_(reinterpret_cast<int*>(seen_ + kTile * 4)),
+        is_there_(tile_at(p, block_index().x, tile_)),
+        rpb_(p.rpb ? p.rpb + tile_.grid.head * p.rpb_head : nullptr),
+        is_plain_(!p.rpb && p.scale > 0) {}
+  VITRINE_DEVICE bool is_there() const { return is_there_; }
+
+  VITRINE_DEVICE const T* query(int r) const { return row(p_.q, r); }
+  VITRINE_DEVICE T* out(int r) const { return const_cast<T*>(row(p_.out, r)); }
+
+  VITRINE_DEVICE bool go_to(int i) {
+    if (i >= tile_.all_steps) return false;
+    step_ = step_at(p_, tile_, i);
+    return true;
   }
-  VITRINE_DEVICE float factor() const { return sum == 0.0f ? 0.0f : 1.0f / sum; }
+  VITRINE_DEVICE int keys() const { return kTile; }
+  VITRINE_DEVICE const T* key(int j) const { return key_row<T>(p_, tile_, step_, p_.k, p_.extra_k, j); }
+  VITRINE_DEVICE const T* value(int j) const { return key_row<T>(p_, tile_, step_, p_.v, p_.extra_v, j); }
+
+  // What the queries see of them: two threads a query.
+  VITRINE_DEVICE void keys_are_coming() const {
+    const int query = thread_index() / 2, part = thread_index() % 2;
+    if (query < kTile) {
+      const Bits bits = seen_by(p_, tile_, step_, query_at(p_, tile_, query), part);
+      seen_[query * 4 + part * 2] = static_cast<std::uint32_t>(bits);
+      seen_[query * 4 + part * 2 + 1] = static_cast<std::uint32_t>(bits >> 32);
+    }
+    if (rpb_ && thread_index() < kTile) bias_at_[thread_index()] = key_bias_at(p_, step_, thread_index());
+  }
+  VITRINE_DEVICE void queries_are_there(const T*, int, int) const {}
+  VITRINE_DEVICE void take_row(int r, int of_tile) {
+    row_[r] = of_tile;
+    query_bias_[r] = rpb_ ? query_bias_at(p_, query_at(p_, tile_, of_tile)) : 0;
+  }
+  VITRINE_DEVICE void keys_are_there(const T*, int) {
+    VITRINE_UNROLL
+    for (int r = 0; r < kRows; ++r)
+      for (int half = 0; half < 2; ++half) bits_[r][half] = seen_[row_[r] * 4 + half] | seen_[row_[r] * 4 + 2 + half];
+  }
+
+  VITRINE_DEVICE bool is_at_work() const {
+    std::uint32_t any = 0;
+    VITRINE_UNROLL
+    for (int r = 0; r < kRows; ++r) any |= bits_[r][0] | bits_[r][1];
+    for (int mask = 1; mask < kWarp; mask *= 2) any |= shuffle_xor(any, mask);
+    return any != 0;
+  }
+  VITRINE_DEVICE float unit() const { return is_plain_ ? p_.scale * kLog2e : kLog2e; }
+  VITRINE_DEVICE bool has_logits() const { return true; }
+  VITRINE_DEVICE float logit(int r, int j, float product) const {
+    const std::uint32_t bits = j < 32 ? bits_[r][0] : bits_[r][1];  // an index would put the block into memory
+    if ((bits >> j % 32 & 1) == 0) return -infinity();
+    if (!rpb_ && p_.scale > 0) return product;
+    product *= p_.scale;
+    return rpb_ && step_.extra < 0 ? product + rpb_[bias_at_[j] - query_bias_[r]] : product;
+  }
+
+ private:
+  VITRINE_DEVICE const T* row(const View& view, int r) const {
+    const Place q = query_at(p_, tile_, r);
+    return q.x < 0 ? nullptr : tile_.grid.template row<T>(p_, view, tile_.grid.head, q.t, q.y, q.x);
+  }
+
+  const Problem& p_;
+  Tile tile_;
+  Step step_;
+  std::uint32_t* seen_;  // [query][part]: two halves of the bits of each
+  int* bias_at_;         // of each key
+  bool is_there_;
+  const float* rpb_;
+  bool is_plain_;  // logits are products times one positive factor
+  int row_[kRows], query_bias_[kRows];
+  std::uint32_t bits_[kRows][2];
 };
 
 inline std::int64_t blocks_of(const Problem& p) { return p.images * p.heads * p.classes * p.tiles[0] * p.tiles[1] * p.tiles[2]; }
