@@ -236,7 +236,7 @@ NamedArguments parse_named_arguments(std::string_view text, std::string_view wha
 
 Arguments parse_json_arguments(std::string_view json, std::string_view where) {
   const Json object = parse(json.empty() ? "{}" : json);
-  if (!object.is_object()) throw Error(fmt::format("{}: {} is not a JSON object", where, json));
+  if (!object.is_object()) throw Error(fmt::format("{}: {} is not a JSON object", where, printable(json, 60)));
   Arguments arguments;
   for (const auto& [name, value] : object.items()) arguments[name] = value.dump();
   return arguments;

@@ -298,19 +298,6 @@ Tensor UNet::forward(const Tensor& latents, const Tensor& timesteps, const Condi
   return conv_out_(norm_out_(std::move(x), {.activation = activation_})).to(latents.dtype());  // [B, H, W, out_channels]
 }
 
-std::shared_ptr<const WeightSource> with_linfusion(std::shared_ptr<const WeightSource> unet,
-                                                   std::shared_ptr<const WeightSource> linfusion, const UNetConfig& config) {
-  const std::vector<std::string> paths = self_attention_paths(checked(config));
-  std::vector<std::string> patterns, names;
-  for (std::size_t i = 0; i < paths.size(); ++i) {
-    patterns.push_back(fmt::format(R"({}\.(.*))", i));
-    names.push_back(paths[i] + ".$1");
-  }
-  std::vector<NameRule> rules;
-  for (std::size_t i = 0; i < paths.size(); ++i) rules.push_back({patterns[i], names[i]});
-  return overlaid(std::move(unet), renamed(std::move(linfusion), rules));
-}
-
 // --- configuration -----------------------------------------------------------------------------------------------
 
 namespace {
@@ -480,4 +467,18 @@ constinit const DenoiserFamily kUNetFamily{
     "unet", "arXiv:2112.10752; diffusers 0.42 unet_2d_condition.py", kVariants, kConstructors, build_unet, kNames};
 
 }  // namespace detail
+
+std::shared_ptr<const WeightSource> with_linfusion(std::shared_ptr<const WeightSource> unet,
+                                                   std::shared_ptr<const WeightSource> linfusion, const UNetConfig& config) {
+  const std::vector<std::string> paths = self_attention_paths(checked(config));
+  std::vector<std::string> patterns, names;
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    patterns.push_back(fmt::format(R"({}\.(.*))", i));
+    names.push_back(paths[i] + ".$1");
+  }
+  std::vector<NameRule> rules;
+  for (std::size_t i = 0; i < paths.size(); ++i) rules.push_back({patterns[i], names[i]});
+  return overlaid(renamed(std::move(unet), detail::kNames), renamed(std::move(linfusion), rules));
+}
+
 }  // namespace vitrine

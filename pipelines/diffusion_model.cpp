@@ -52,7 +52,9 @@ struct Config {
 
 Config read_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
-  Config config{.class_name = {}, .arguments = detail::parse_json_arguments(read_text(path, "a config.json"), path.string())};
+  const std::string text = read_text(path, "a config.json");
+  if (text.empty()) throw Error(fmt::format("{}: is empty, expected a JSON object (an unfinished download?)", path.string()));
+  Config config{.class_name = {}, .arguments = detail::parse_json_arguments(text, path.string())};
   if (const auto name = config.arguments.find("_class_name"); name != config.arguments.end())
     detail::ArgumentReader(path.string(), config.arguments).get("_class_name", config.class_name);
   return config;
@@ -134,10 +136,11 @@ struct DiffusionModel::Parts {
   fs::path folder;  // of diffusers; empty: a denoiser alone
   std::string architecture;
   Arguments arguments;
+  std::shared_ptr<const WeightSource> checkpoint;  // with the denoiser; a whole pipeline's has the other parts, too
   std::shared_ptr<const WeightSource> denoiser_weights;
   std::optional<Config> vae;
   std::shared_ptr<const WeightSource> vae_weights;
-  std::string scheduler, sampler;
+  std::string scheduler, scheduler_source, sampler;
   int steps = 0;
   double guidance = 0;
   std::vector<std::string> classes, warnings;
@@ -197,10 +200,17 @@ void DiffusionModel::Parts::open_folder(const fs::path& path) {
   if (!is_denoiser(architecture))
     throw Error(fmt::format("{}: the denoiser {} is not known", (denoiser / "config.json").string(), printable(architecture)));
   arguments = std::move(config.arguments);
-  denoiser_weights = open_weights(options.weights.empty() ? weights_in(denoiser) : options.weights);
+  std::erase_if(arguments, [](const auto& argument) { return argument.first.starts_with('_'); });  // _class_name, ...
+  denoiser_weights = checkpoint = open_weights(options.weights.empty() ? weights_in(denoiser) : options.weights);
   if (options.vae.empty()) open_vae(path / "vae");
-  scheduler = read_text(path / "scheduler" / "scheduler_config.json", "a scheduler_config.json");
-  const std::string class_name = scheduler_class(scheduler);
+  scheduler_source = (path / "scheduler" / "scheduler_config.json").string();
+  scheduler = read_text(scheduler_source, "a scheduler_config.json");
+  std::string class_name;
+  try {
+    class_name = scheduler_class(scheduler);
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}: {}", scheduler_source, error.what()));
+  }
   // A network that predicts noise works with any of them.
   if (is_sampler(class_name) || class_name.empty() || class_name.starts_with("FlowMatch")) return;
   sampler = "dpmpp-2m";
@@ -224,8 +234,9 @@ void DiffusionModel::Parts::check_variant() {
 
 // A published denoiser with its weights, or weights whose metadata say what they are.
 void DiffusionModel::Parts::open_denoiser(const std::string& name, const std::string& weights) {
-  denoiser_weights = open_weights(weights);
+  denoiser_weights = checkpoint = open_weights(weights);
   architecture = name;
+  scheduler_source = weights;
   scheduler = detail::metadata_value(*denoiser_weights, "scheduler");
   if (scheduler.empty()) scheduler = kDitScheduler;
   classes = detail::metadata_classes(*denoiser_weights);
@@ -241,8 +252,8 @@ void DiffusionModel::Parts::open_denoiser(const std::string& name, const std::st
 void DiffusionModel::Parts::open_vae(const fs::path& path) {
   vae = read_config(path);
   // The file of a whole pipeline by its authors.
-  const bool in_file = options.vae.empty() && denoiser_weights->find("first_stage_model.decoder.conv_in.weight");
-  vae_weights = in_file ? denoiser_weights : open_weights(options.vae.empty() ? weights_in(path) : path.string());
+  const bool in_file = options.vae.empty() && checkpoint->find("first_stage_model.decoder.conv_in.weight");
+  vae_weights = in_file ? checkpoint : open_weights(options.vae.empty() ? weights_in(path) : path.string());
 }
 
 void DiffusionModel::Parts::apply_attention() {
@@ -257,7 +268,7 @@ void DiffusionModel::Parts::apply_attention() {
 ClipEncoder DiffusionModel::Parts::load_clip(int index) const {
   const fs::path path = folder / numbered("text_encoder", index);
   const Config config = read_config(path);
-  auto weights = clip_in_pipeline(denoiser_weights, index);
+  auto weights = clip_in_pipeline(checkpoint, index);
   if (!weights) weights = open_weights(weights_in(path));
   return {open_tokenizer((folder / numbered("tokenizer", index)).string()),
           ClipTextModel(Weights(std::move(weights), computing()), parse_clip_text_config(config.arguments))};
@@ -346,6 +357,7 @@ const std::optional<AutoencoderInfo>& DiffusionModel::autoencoder() const { retu
 int DiffusionModel::steps() const { return parts_->steps; }
 double DiffusionModel::guidance() const { return parts_->guidance; }
 const std::string& DiffusionModel::scheduler() const { return parts_->scheduler; }
+const std::string& DiffusionModel::scheduler_source() const { return parts_->scheduler_source; }
 const std::string& DiffusionModel::sampler() const { return parts_->sampler; }
 const std::vector<std::string>& DiffusionModel::classes() const { return parts_->classes; }
 const std::vector<std::string>& DiffusionModel::warnings() const { return parts_->warnings; }

@@ -58,9 +58,10 @@ class VITRINE_API DiffusionModel {
   const PipelineKind& kind() const;
   const DenoiserInfo& denoiser() const;                       // known without loading it
   const std::optional<AutoencoderInfo>& autoencoder() const;  // the same; nothing: pixels
-  int steps() const;                     // where the user asks for none: the checkpoint's, else the pipeline's
-  double guidance() const;               //
-  const std::string& scheduler() const;  // JSON, for create_sampler
+  int steps() const;                            // where the user asks for none: the checkpoint's, else the pipeline's
+  double guidance() const;                      //
+  const std::string& scheduler() const;         // JSON, for create_sampler
+  const std::string& scheduler_source() const;  // where it is from, for messages
   // The sampler for it: empty, its own, or one that takes the place of a scheduler that is not known, which is one of
   // warnings().
   const std::string& sampler() const;

@@ -134,10 +134,15 @@ std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> 
   return std::make_shared<Renamed>(std::move(source), rules);
 }
 
-void rename_parameters(const Weights& w, std::span<const NameMap> maps) {
-  if (w.source().is_open() || !w.path().empty()) return;
+std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> source, std::span<const NameMap> maps) {
+  if (source->is_open()) return source;
   for (const NameMap& map : maps)
-    if (w.has(map.marker)) return w.replace_source(stacked(renamed(renamed(w.shared_source(), map.rules), map.then)));
+    if (source->find(map.marker)) return stacked(renamed(renamed(std::move(source), map.rules), map.then));
+  return source;
+}
+
+void rename_parameters(const Weights& w, std::span<const NameMap> maps) {
+  if (w.path().empty()) w.replace_source(renamed(w.shared_source(), maps));
 }
 
 std::uint64_t checksum(const WeightSource& source) {

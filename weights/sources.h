@@ -61,8 +61,10 @@ struct NameMap {
   std::span<const NameRule> rules;
   std::span<const NameRule> then = {};
 };
-// All of w's tree reads by the first map whose marker is there, parts in brackets stacked; nothing changes where none is, or
-// where the source has any name.
+// By the first map whose marker is there, parts in brackets stacked; nothing changes where none is, or where the source has any
+// name. The second: all of w's tree reads so.
+VITRINE_API std::shared_ptr<const WeightSource> renamed(std::shared_ptr<const WeightSource> source,
+                                                        std::span<const NameMap> maps);
 VITRINE_API void rename_parameters(const Weights& w, std::span<const NameMap> maps);
 
 // Names with a number in brackets are rows of one parameter: qkv[0].weight, qkv[1].weight and qkv[2].weight become qkv.weight.

@@ -171,4 +171,22 @@ DiffusionCase write_published_pipeline(const std::string& name, const std::strin
   return {.name = name, .call = entry["call"], .seed = 3, .size = 64, .expected = {}, .picture = {}, .mask = {}};
 }
 
+void write_linfusion(const std::string& folder, const std::string& layers, const std::string& unet) {
+  json config = json::parse(std::ifstream(fs::path(folder) / "unet" / "config.json"));
+  config["attention"] = "linfusion";
+  const Tensors all = parameters_of("unet", config);
+  save_safetensors(unet, all);
+  // The self-attentions by their number: down, up, middle.
+  std::vector<std::string> paths;
+  for (const std::string side : {"down_blocks.", "up_blocks.", "mid_block."})
+    for (const auto& [name, tensor] : all)  // sorted; no number has two digits
+      if (const auto end = name.find(".attn1.to_q.weight"); end != name.npos && name.starts_with(side))
+        paths.push_back(name.substr(0, end) + ".attn1.");
+  Tensors own;
+  for (std::size_t i = 0; i < paths.size(); ++i)
+    for (const auto& [name, tensor] : all)
+      if (name.starts_with(paths[i])) own[std::to_string(i) + "." + name.substr(paths[i].size())] = tensor;
+  save_safetensors(layers, own);
+}
+
 }  // namespace vitrine::test

@@ -31,5 +31,7 @@ void write_diffusion_folder(const std::string& name, const std::string& folder);
 // The same of networks with the levels of those that are published (sd, sd2, sdxl), small: in diffusers' layout into `folder`,
 // and all parameters into one file, in CompVis's and Stability's names. Gives what to draw.
 DiffusionCase write_published_pipeline(const std::string& name, const std::string& folder, const std::string& file);
+// LinFusion's layers for the U-Net of a folder, as its authors publish them, and that U-Net with them in it.
+void write_linfusion(const std::string& folder, const std::string& layers, const std::string& unet);
 
 }  // namespace vitrine::test
