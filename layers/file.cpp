@@ -66,6 +66,13 @@ void AtomicFile::commit() {
 
 void AtomicFile::fail(int error) { throw Error(fmt::format("{}: {}", path_, std::strerror(error))); }
 
+void check_writable(const std::string& path) {
+  struct stat status {};
+  // To open a pipe and close it again would end it for who reads.
+  if (stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode)) return;
+  AtomicFile file(path);
+}
+
 void write_file(const std::string& path, std::string_view content) {
   AtomicFile file(path);
   file.write(content);

@@ -31,6 +31,10 @@ class VITRINE_API AtomicFile {
   int file_ = -1;
 };
 
+// Before long work whose result goes to PATH: throws what writing it would, for a folder that is read-only, a name that is too
+// long, ...; leaves nothing behind.
+VITRINE_API void check_writable(const std::string& path);
+
 VITRINE_API void write_file(const std::string& path, std::string_view content);
 
 }  // namespace vitrine::detail

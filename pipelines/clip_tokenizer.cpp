@@ -38,6 +38,7 @@ Tokenizer open_clip_tokenizer(const std::string& vocab, const std::string& merge
   detail::TokenizerParts parts;
   reading(merges, [&] {
     bpe.merges = read_merges(merges_text);
+    if (bpe.merges.empty()) throw Error("has no merges (an unfinished download?)");
     parts.model = std::make_shared<detail::Bpe>(std::move(bpe));
   });
   parts.normalizers = detail::clip_normalizers();

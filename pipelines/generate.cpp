@@ -173,7 +173,12 @@ std::unique_ptr<Sampler> Generator::State::make_sampler(const GenerateJob& job) 
   const std::int64_t multiple = model.denoiser().multiple;
   SamplerRun run{.steps = job.steps, .image_tokens = job.width / factor() / multiple * (job.height / factor() / multiple)};
   if (model.kind().linear_sigmas) run.sigmas = linear_sigmas(job.steps);
-  return create_sampler(job.sampler.empty() ? model.sampler() : job.sampler, model.scheduler(), run);
+  if (!job.sampler.empty()) return create_sampler(job.sampler, model.scheduler(), run);
+  try {
+    return create_sampler(model.sampler(), model.scheduler(), run);
+  } catch (const Error& error) {  // of settings that the user did not write
+    throw Error(fmt::format("{}: {}", model.scheduler_source(), error.what()));
+  }
 }
 
 Tiling Generator::State::tiling(const GenerateJob& job) const {

@@ -11,6 +11,8 @@
 
 #include <fmt/format.h>
 
+#include <vitrine/layers/file.h>
+
 namespace vitrine::command {
 
 namespace {
@@ -91,6 +93,7 @@ void check_output(const std::string& option, const std::string& path, std::span<
   std::error_code error;
   if (!folder.empty() && !fs::is_directory(folder, error))
     throw Error(fmt::format("{} {}: there is no folder {}", option, path, folder.string()));
+  detail::check_writable(path);
 }
 
 bool has_extension(const std::string& path, std::string_view extension) {

@@ -30,7 +30,7 @@ struct Failure {
 int report_failures(const Console& console, std::span<const Failure> failures, std::size_t inputs);
 
 // Before long work: throws UsageError where the name of a result file does not end in one of `extensions`, Error where its
-// folder is not there.
+// folder is not there or it cannot be written.
 void check_output(const std::string& option, const std::string& path, std::span<const std::string_view> extensions);
 bool has_extension(const std::string& path, std::string_view extension);  // ".csv"; case does not count
 

@@ -14,6 +14,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include <vitrine/layers/file.h>
 #include <vitrine/layers/memory.h>
 #include <vitrine/layers/names.h>
 #include <vitrine/pipelines/commands/command.h>
@@ -171,6 +172,8 @@ std::vector<std::int64_t> classes_of(const Json& settings, const Generator& gene
 GenerateJob make_job(const Json& settings, const Generator& generator, std::int64_t batch_size) {
   GenerateJob job;
   job.classes = classes_of(settings, generator);
+  if (generator.model().kind().encode != nullptr && job.classes.empty() && !settings.contains("prompt"))
+    throw Error(fmt::format("{}: draws prompts: give one (--prompt TEXT, \"\" for none)", generator.model().name()));
   job.prompt = value_of<std::string>(settings, "prompt", "");
   job.negative_prompt = value_of<std::string>(settings, "negative", "");
   job.width = value_of<std::int64_t>(settings, "width", 0);
@@ -200,6 +203,7 @@ class Output {
   Output(const Options& options, Json settings, std::int64_t zoom)
       : options_(options), settings_(std::move(settings)), zoom_(zoom) {
     constexpr std::string_view kExtensions[] = {".png", ".jpg", ".jpeg"};
+    if (options.out.empty()) throw UsageError("--out: expected the name of a picture or of a folder");
     std::error_code error;
     const bool is_file = !fs::is_directory(options.out, error) && fs::path(options.out).has_extension();
     if (is_file) {
@@ -214,15 +218,16 @@ class Output {
       if (!stem.empty() && stem.size() <= 9 && stem.find_first_not_of("0123456789") == stem.npos)
         next_ = std::max<std::int64_t>(next_, std::stoll(stem) + 1);
     }
+    detail::check_writable(next_path());
   }
 
   void add(Image picture, Json own) {
     if (zoom_ > 1) picture = resize_image(picture, picture.width * zoom_, picture.height * zoom_, Filter::nearest);
     if (!folder_) return pictures_.push_back(std::move(picture));
-    const std::string path = (fs::path(options_.out) / fmt::format("{:04}.png", next_++)).string();
     Json settings = settings_;
     settings.update(own);
-    write(path, picture, settings);
+    write(next_path(), picture, settings);
+    ++next_;
   }
 
   void finish() {
@@ -247,6 +252,8 @@ class Output {
   const std::vector<std::string>& files() const { return files_; }
 
  private:
+  std::string next_path() const { return (fs::path(options_.out) / fmt::format("{:04}.png", next_)).string(); }
+
   void write(const std::string& path, const Image& picture, const Json& settings) {
     if (options_.no_metadata || !has_extension(path, ".png"))
       write_image(path, picture);

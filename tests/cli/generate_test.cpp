@@ -103,6 +103,29 @@ TEST_CASE("generate: the attention of a denoiser can be another") {
       1, "raduis");
 }
 
+TEST_CASE("generate: LinFusion's file goes over a folder's U-Net, and over that of a whole pipeline's file") {
+  for (const std::string name : {"sd", "sdxl"}) {
+    INFO(name);
+    const Folder folder;
+    const DiffusionCase given = write_published_pipeline(name, folder / "parts", folder / "whole.safetensors");
+    const auto draw = [&](const std::string& out, const std::vector<std::string>& more) {
+      const RunResult result =
+          generate(given.arguments(folder.path()) +
+                   std::vector<std::string>{"--model", folder / "parts", "--no-metadata", "--out", folder / out} + more);
+      INFO(result.err);
+      REQUIRE(result.code == 0);
+      return read_bytes(folder / out);
+    };
+    const std::string softmax = draw("a.png", {});
+    write_linfusion(folder / "parts", folder / "linfusion.safetensors", folder / "linear.safetensors");
+    const std::string expected = draw("b.png", {"--attention", "linfusion", "--weights", folder / "linear.safetensors"});
+    CHECK(expected != softmax);
+    const std::string attention = "linfusion:weights=" + (folder / "linfusion.safetensors");
+    CHECK(draw("c.png", {"--attention", attention}) == expected);
+    CHECK(draw("d.png", {"--attention", attention, "--weights", folder / "whole.safetensors"}) == expected);
+  }
+}
+
 TEST_CASE("generate: pixels depend on neither batch nor threads, and --from repeats a picture") {
   const Folder folder;
   const auto draw = [&](const std::vector<std::string>& more, const std::string& out) {
@@ -214,7 +237,16 @@ TEST_CASE("generate: wrong input is one line") {
   check_error(generate(kSneaker + std::vector<std::string>{"--out", folder / "o.gif"}), 2, ".png");
   check_error(generate(kSneaker + std::vector<std::string>{"--out", folder / "none/o.png"}), 1, "there is no folder");
   check_error(generate(kSneaker), 2, "--out");
+  check_error(generate(kSneaker + std::vector<std::string>{"--out", ""}), 2, "--out: expected the name");
   CHECK(folder.entries() == 0);
+  write_diffusion_folder("sd", folder / "sd");
+  check_error(with({"--model", folder / "sd"}), 1, "draws prompts: give one (--prompt TEXT");
+  // What cannot be written is found out before anything large is read.
+  std::filesystem::remove(folder / "sd/text_encoder/model.safetensors");
+  check_error(generate({"--model", folder / "sd", "--prompt", "a", "--out", "/proc/o.png"}), 1, "/proc/o.png: ");
+  check_error(generate({"--model", folder / "sd", "--prompt", "a", "--out", "/proc/self"}), 1, "/proc/self/0001.png: ");
+  check_error(with({"--model", folder / "sd", "--prompt", "a"}), 1, "text_encoder: is a folder without");
+  CHECK_FALSE(std::filesystem::exists(out));
 }
 
 TEST_CASE("generate on a full disk leaves no part of a picture") {

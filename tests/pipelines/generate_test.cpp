@@ -295,6 +295,13 @@ TEST_CASE("folders that are not whole") {
   CHECK(names(error_without("dit", "scheduler/scheduler_config.json"), "scheduler_config.json"));
   CHECK(names(error_without("dit", "scheduler/scheduler_config.json", R"({"_class_name":"DDIMScheduler","beta_start":"x"})"),
               "beta_start"));
+  for (const char* text : {"", "{", "[1]", R"({"_class_name":"WaltzFlowScheduler","x":})",
+                           R"({"_class_name":"FlowMatchWaltzScheduler"})", "{\n\"_class_name\":\n"})
+    CHECK(names(error_without("sd", "scheduler/scheduler_config.json", text), "sd/scheduler/scheduler_config.json: "));
+  // Of a file that ends early not all of its lines.
+  CHECK(names(error_without("dit", "vae/config.json", "{\n \"_class_name\": \"AutoencoderKL\",\n"), "vae/config.json: {?"));
+  CHECK(names(error_without("sd", "text_encoder/config.json", ""), "text_encoder/config.json: is empty"));
+  CHECK(names(error_without("sd", "tokenizer/merges.txt", ""), "merges.txt: has no merges"));
   CHECK(names(error_without("sd", "text_encoder"), "text_encoder/config.json"));
   CHECK(names(error_without("sd", "tokenizer/merges.txt"), "merges.txt"));
   CHECK(names(error_without("flux", "text_encoder_2/model.safetensors", "nothing"), "text_encoder_2/model.safetensors"));
