@@ -11,15 +11,13 @@ takes its turns between them.
 """
 import argparse
 import json
-import os
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-ROOT = Path(__file__).resolve().parents[2]
+import beside_peers
 
 
 class Mlp(nn.Module):
@@ -382,18 +380,10 @@ def check(shared):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=os.environ.get("VITRINE_SHARED", ROOT.parent / "shared"))
+    beside_peers.add_shared(parser)
     parser.add_argument("--check", action="store_true", help="compare with the reference cases instead of timing")
     options, rest = parser.parse_known_args()
     if options.check:
         check(options.shared)
         sys.exit()
-    os.environ["VITRINE_SHARED"] = str(options.shared)  # the workers run this file again
-    sys.path.insert(0, str(options.shared / "peers"))
-    import peerbench
-    command = f"{ROOT}/build/vitrine benchmark {{case}} --dtype {{dtype}} --batch-size {{batch}} --threads {{threads}} --seconds {{seconds}} --json"
-    if not any(a == "--exec" for a in rest) and "--worker" not in rest:
-        rest += ["--exec", command, "--exec-name", "vitrine"]
-    sys.argv = [sys.argv[0], *rest]
-    sys.exit(peerbench.main(__doc__, __file__, list(MODELS), build, peerbench.COMMON_PEERS, ["eager", "compile", "onnxruntime", "openvino"],
-                            default_batch="1,8"))
+    sys.exit(beside_peers.run(__doc__, __file__, list(MODELS), build, options.shared, rest, "1,8"))

@@ -6,13 +6,12 @@
 PYTHON is an interpreter with the peers' requirements (see the shared folder); build/vitrine takes its turns between the peers.
 """
 import argparse
-import os
 import sys
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+import beside_peers
+
 CASES = ["unet_sd15_64"]
 
 
@@ -38,14 +37,6 @@ def build(case, batch, peer, ctx):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--shared", type=Path, default=os.environ.get("VITRINE_SHARED", ROOT.parent / "shared"))
+    beside_peers.add_shared(parser)
     options, rest = parser.parse_known_args()
-    os.environ["VITRINE_SHARED"] = str(options.shared)  # the workers run this file again
-    sys.path.insert(0, str(options.shared / "peers"))
-    import peerbench
-    command = f"{ROOT}/build/vitrine benchmark {{case}} --dtype {{dtype}} --batch-size {{batch}} --threads {{threads}} --seconds {{seconds}} --json"
-    if not any(a == "--exec" for a in rest) and "--worker" not in rest:
-        rest += ["--exec", command, "--exec-name", "vitrine"]
-    sys.argv = [sys.argv[0], *rest]
-    sys.exit(peerbench.main(__doc__, __file__, CASES, build, peerbench.COMMON_PEERS, ["eager", "compile", "onnxruntime", "openvino"],
-                            default_batch="1"))
+    sys.exit(beside_peers.run(__doc__, __file__, CASES, build, options.shared, rest, "1"))
