@@ -157,6 +157,22 @@ struct StateArgs {
   float *states, *sums, *totals;  // [part][chunk] x [features][values], [features], [values]
 };
 
+// sum[r][c] += a[r] b[c] over the rows of a step in two tiles; of each row a thread reads kOwn numbers, kSide apart, its first
+// ones at `a` and `b`.
+template <int kOwn>
+VITRINE_DEVICE void add_products(float (&sum)[kOwn][kOwn], const float* a, const float* b) {
+  constexpr int kPitch = kSide * kOwn + 1;
+  for (int j = 0; j < kStep; ++j) {
+    float left[kOwn], right[kOwn];
+    for (int i = 0; i < kOwn; ++i) {
+      left[i] = a[j * kPitch + kSide * i];
+      right[i] = b[j * kPitch + kSide * i];
+    }
+    for (int r = 0; r < kOwn; ++r)
+      for (int c = 0; c < kOwn; ++c) sum[r][c] += left[r] * right[c];
+  }
+}
+
 // kOwn: numbers of a side that a thread has, kSide apart.
 template <typename T, int kOwn>
 VITRINE_KERNEL(kThreads)
@@ -192,15 +208,7 @@ void state_kernel(StateArgs p, const T* k, const T* v) {
       }
     }
     barrier();
-    for (int j = 0; j < kStep; ++j) {
-      float a[kOwn], b[kOwn];
-      for (int i = 0; i < kOwn; ++i) {
-        a[i] = phi[j * kPitch + row + kSide * i];
-        b[i] = values[j * kPitch + column + kSide * i];
-      }
-      for (int r = 0; r < kOwn; ++r)
-        for (int c = 0; c < kOwn; ++c) state[r][c] += a[r] * b[c];
-    }
+    add_products(state, phi + row, values + column);
   }
   const std::int64_t at = part * p.chunks + chunk;
   for (int r = 0; r < kOwn; ++r)
@@ -317,15 +325,7 @@ void out_kernel(OutArgs p, const T* q, T* out) {
       state[i / kTile * kPitch + i % kTile] = is_there ? p.state[(part * p.q.count + feature_row) * p.out.dim + c] : 0.0f;
     }
     barrier();
-    for (int j = 0; j < kStep; ++j) {
-      float a[kOwn], b[kOwn];
-      for (int i = 0; i < kOwn; ++i) {
-        a[i] = phi[j * kPitch + row + kSide * i];
-        b[i] = state[j * kPitch + column + kSide * i];
-      }
-      for (int r = 0; r < kOwn; ++r)
-        for (int c = 0; c < kOwn; ++c) sum[r][c] += a[r] * b[c];
-    }
+    add_products(sum, phi + row, state + column);
   }
   for (int i = 0; i < kOfWarp; ++i) {
     const float all = warp_sum(dot[i]);

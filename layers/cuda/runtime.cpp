@@ -19,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -132,6 +133,19 @@ void count_taken(int device, std::int64_t bytes) {
   }
 }
 
+class Event {
+ public:
+  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 // An instantiated graph. What its tensors take is counted while it lives: the driver keeps it for the next run.
 class Graph {
  public:
@@ -141,10 +155,9 @@ class Graph {
   }
   // Not before its last run is done.
   ~Graph() {
-    if (done_) cudaEventSynchronize(done_);
+    if (done_) cudaEventSynchronize(done_->get());
     if (runs_) cudaGraphExecDestroy(runs_);
     cudaGraphDestroy(graph_);
-    if (done_) cudaEventDestroy(done_);
     counters[stream_->device()].in_use -= bytes_;
   }
   Graph(const Graph&) = delete;
@@ -152,11 +165,11 @@ class Graph {
 
   void instantiate() {
     check(cudaGraphInstantiate(&runs_, graph_, 0), "a graph of what was recorded");
-    check(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "an event");
+    done_.emplace();
   }
   void launch(cudaStream_t stream) {
     check(cudaGraphLaunch(runs_, stream), "a recorded graph");
-    check(cudaEventRecord(done_, stream), "a recorded graph");
+    check(cudaEventRecord(done_->get(), stream), "a recorded graph");
   }
 
  private:
@@ -164,7 +177,7 @@ class Graph {
   cudaGraph_t graph_;
   std::int64_t bytes_;
   cudaGraphExec_t runs_ = nullptr;
-  cudaEvent_t done_ = nullptr;
+  std::optional<Event> done_;
 };
 
 // The pool keeps what is given back instead of returning it to the driver at every synchronization.
@@ -220,19 +233,6 @@ std::shared_ptr<void> allocate(std::size_t bytes, Device device) {
             counters[stream->device()].in_use -= static_cast<std::int64_t>(taken);
           }};
 }
-
-class Event {
- public:
-  Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
-  ~Event() { cudaEventDestroy(event_); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 // Two pages of pinned memory of a device through which large copies go: one is filled while the other travels.
 class Staging {
