@@ -154,13 +154,31 @@ void run_flash(const Problem& p) {
 }
 
 std::string can_run_cuda(const Problem& p) { return detail::lacks_gpu(p.q, p.v, cpu::kFlashMaxDim); }
+// As windows that are as long as the sequence. What call(arguments) returns.
+template <typename Call>
+auto with_window_args(const Problem& p, const Call& call) {
+  using Window = cuda::LocalAxis::Window;
+  const cuda::LocalAxis axes[3] = {{p.options.is_causal ? Window::causal : Window::slides, p.k.size(1), 1, 1}, {}, {}};
+  const Tensor none;
+  return call(cuda::LocalArgs{p.q, p.k, p.v, axes, 0, p.scale, none, none, none, p.out});
+}
+std::string can_run_sm90(const Problem& p) {
+  if (std::string reason = can_run_cuda(p); !reason.empty()) return reason;
+  const AttentionOptions& o = p.options;
+  if (o.bias.defined() || o.distance_bias.defined() || o.mask.defined()) return "takes neither bias nor mask";
+  if (p.q.size(1) != p.k.size(1)) return "takes as many keys as queries";
+  return with_window_args(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !o.impl.empty()); });
+}
+void run_sm90(const Problem& p) { with_window_args(p, cuda::attention_ops().local_attention_sm90); }
+
 void run_cuda(const Problem& p) {
   cuda::attention_ops().attention(
       {p.q, p.k, p.v, p.scale, p.options.is_causal, p.options.bias, p.options.distance_bias, p.options.mask, p.out});
 }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
-    {"cuda", can_run_cuda, run_cuda},
+    {"cuda_sm90", can_run_sm90, run_sm90},
+    {"cuda_flash", can_run_cuda, run_cuda},
 #if defined(VITRINE_X86)
     {"flash_avx512_bf16", can_run_flash<cpu::Isa::avx512_bf16>, run_flash<cpu::Isa::avx512_bf16>},
     {"flash_avx512", can_run_flash<cpu::Isa::avx512>, run_flash<cpu::Isa::avx512>},

@@ -231,21 +231,34 @@ std::string can_run_cuda(const Problem& p) {
   return {};
 }
 
-template <auto kOp>
-void run_cuda(const Problem& p) {
-  run_text(p);
+// What call(arguments) returns; image tokens only.
+template <typename Call>
+auto with_cuda_args(const Problem& p, const Call& call) {
   const ClearOptions& o = p.options;
   const Tensor extra_k = tokens_for_all(p.k, o), extra_v = tokens_for_all(p.v, o);
   const auto image = [&](const Tensor& t) { return t.slice(1, o.text_length, t.size(1)).unflatten(1, {o.height, o.width}); };
   const Tensor q = image(p.q), k = image(p.k), v = image(p.v);  // [B, H, W, heads, D]
   Tensor out = image(p.out);
+  const Tensor none;
   const std::int64_t radius = std::min(o.radius, o.height + o.width);  // which sees all
   cuda::LocalAxis axes[3];
   for (int a = 0; a < 2; ++a) axes[a] = {cuda::LocalAxis::Window::reach, std::min(radius, a ? o.width : o.height), 1, 1};
-  (cuda::attention_ops().*kOp)({q, k, v, axes, radius, p.scale, {}, extra_k, extra_v, out});
+  return call(cuda::LocalArgs{q, k, v, axes, radius, p.scale, none, extra_k, extra_v, out});
+}
+
+std::string can_run_sm90(const Problem& p) {
+  if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
+  return with_cuda_args(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+}
+
+template <auto kOp>
+void run_cuda(const Problem& p) {
+  run_text(p);
+  with_cuda_args(p, cuda::attention_ops().*kOp);
 }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda_sm90", can_run_sm90, run_cuda<&cuda::AttentionOps::local_attention_sm90>},
     {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
     {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)

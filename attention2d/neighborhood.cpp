@@ -345,17 +345,29 @@ std::string can_run_cuda(const Problem& p) {
   return detail::lacks_gpu(p.q, p.v, kMostDim);
 }
 
-template <auto kOp>
-void run_cuda(const Problem& p) {
+// What call(arguments) returns.
+template <typename Call>
+auto with_cuda_args(const Problem& p, const Call& call) {
   using Window = cuda::LocalAxis::Window;
   const NeighborhoodOptions& o = p.options;
   cuda::LocalAxis axes[3];
   for (std::size_t a = 0; a < static_cast<std::size_t>(p.axes()); ++a)
     axes[a] = {o.is_causal[a] ? Window::causal : Window::slides, o.kernel_size[a], o.dilation[a], o.stride[a]};
-  (cuda::attention_ops().*kOp)({p.q, p.k, p.v, axes, 0, p.scale, o.rpb, o.additional_keys, o.additional_values, p.out});
+  return call(cuda::LocalArgs{p.q, p.k, p.v, axes, 0, p.scale, o.rpb, o.additional_keys, o.additional_values, p.out});
+}
+
+std::string can_run_sm90(const Problem& p) {
+  if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
+  return with_cuda_args(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+}
+
+template <auto kOp>
+void run_cuda(const Problem& p) {
+  with_cuda_args(p, cuda::attention_ops().*kOp);
 }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda_sm90", can_run_sm90, run_cuda<&cuda::AttentionOps::local_attention_sm90>},
     {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
     {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)

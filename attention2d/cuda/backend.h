@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include <vitrine/attention2d/feature_map.h>
 #include <vitrine/attention2d/grouped.h>
@@ -114,6 +115,7 @@ constexpr std::size_t kMostFocalLevels = 64;
          (const Tensor& sources, const Tensor& target, const Tensor& order, Tensor& pairs)) /* as token_merge.cpp */             \
       op(merge_tokens, (const MergeTokensArgs& args)) op(unmerge_tokens, (const Tensor& y, const Tensor& origin, Tensor& out))   \
           op(local_attention_tiles, (const LocalArgs& args)) /* heads up to kLocalTilesDim */                                    \
+      op(local_attention_sm90, (const LocalArgs& args))      /* where lacks_sm90 has nothing to say */                           \
       op(local_attention,                                                                                                        \
          (const LocalArgs& args)) /* up to kLocalDim */ /* x [B, H W, heads, D] -> y [B, (H / f) (W / f), heads, D], blocks of f \
                                                            x f weighted and summed; weight f32 [f f] */                          \
@@ -136,6 +138,8 @@ constexpr std::size_t kMostFocalLevels = 64;
 
 struct AttentionOps {
   VITRINE_CUDA_ATTENTION(VITRINE_CUDA_POINTER)
+  // Why local_attention_sm90 cannot run, or (where nobody asks for it by name) should not; empty: it can.
+  std::string (*lacks_sm90)(const LocalArgs& args, bool is_asked_for);
 };
 
 VITRINE_API const AttentionOps& attention_ops();              // throws Error where there is no backend

@@ -18,23 +18,24 @@ std::int64_t seen_by_tile(const Problem& p, int axis, int log) {
   return all < size ? all : size;
 }
 
-// The sides of the tiles with the least tiles to compute; of equals those with the longer rows of keys, which lie together.
-void choose_tiles(Problem& p) {
-  constexpr int kLog = 6;
-  double cost[3][kLog + 1][kLog + 1];  // tiles of keys on an axis, over all its tiles of queries
+// The sides of tiles of 2^log with the least tiles to compute; of equals those with the longer rows of keys, which lie together.
+// How many pairs of queries and keys they multiply.
+double choose_tiles(Problem& p, int log) {
+  constexpr int kMostLog = 7;
+  double cost[3][kMostLog + 1][kMostLog + 1];  // tiles of keys on an axis, over all its tiles of queries
   for (int a = 0; a < 3; ++a)
-    for (int q = 0; q <= kLog; ++q)
-      for (int k = 0; k <= kLog; ++k) {
+    for (int q = 0; q <= log; ++q)
+      for (int k = 0; k <= log; ++k) {
         const int size = (p.size[a] + p.dilation[a] - 1) / p.dilation[a];
         cost[a][q][k] =
             static_cast<double>(blocks_for(size, 1 << q)) * static_cast<double>(blocks_for(seen_by_tile(p, a, q), 1 << k));
       }
   double least_cost = -1;
-  for (int kx = kLog; kx >= 0; --kx)
-    for (int ky = kLog - kx; ky >= 0; --ky)
-      for (int qx = kLog; qx >= 0; --qx)
-        for (int qy = kLog - qx; qy >= 0; --qy) {
-          const int kt = kLog - kx - ky, qt = kLog - qx - qy;
+  for (int kx = log; kx >= 0; --kx)
+    for (int ky = log - kx; ky >= 0; --ky)
+      for (int qx = log; qx >= 0; --qx)
+        for (int qy = log - qx; qy >= 0; --qy) {
+          const int kt = log - kx - ky, qt = log - qx - qy;
           const double all = cost[0][qt][kt] * cost[1][qy][ky] * cost[2][qx][kx];
           if (least_cost >= 0 && all >= least_cost) continue;
           least_cost = all;
@@ -44,9 +45,14 @@ void choose_tiles(Problem& p) {
             p.key_log[a] = key_log[a];
           }
         }
+  p.classes = 1;
+  for (int a = 0; a < 3; ++a) {
+    p.classes *= p.dilation[a] < p.size[a] ? p.dilation[a] : p.size[a];
+    p.tiles[a] = static_cast<int>(blocks_for(blocks_for(p.size[a], p.dilation[a]), std::int64_t{1} << p.query_log[a]));
+  }
+  return least_cost * static_cast<double>(std::int64_t{1} << 2 * log);
 }
-
-}  // namespace
+constexpr int kTileLog = 6, kSm90TileLog = 7;
 
 Problem problem_of(const LocalArgs& args) {
   Problem p{};
@@ -83,14 +89,66 @@ Problem problem_of(const LocalArgs& args) {
     p.rpb_row = static_cast<int>(args.rpb.stride(1));
     for (int a = 0; a < 2; ++a) p.rpb_center[a] = p.kernel[a + 1] - 1;
   }
-  choose_tiles(p);
-  p.classes = 1;
-  for (int a = 0; a < 3; ++a) {
-    p.classes *= p.dilation[a] < p.size[a] ? p.dilation[a] : p.size[a];
-    p.tiles[a] = static_cast<int>(blocks_for(blocks_for(p.size[a], p.dilation[a]), std::int64_t{1} << p.query_log[a]));
-  }
   return p;
 }
+
+// Boxes of 2^log tokens, `step` apart, of a view whose heads lie side by side; `size` and `log` by axis, slowest first.
+bool make_map(const Problem& p, const View& view, DType dtype, int heads, const int (&size)[3], const int (&log)[3],
+              const int (&step)[3], TensorMap& map) {
+  if (heads > 1 && view.head != p.dim) return false;
+  constexpr int kSlabChannels = 64;
+  TensorBoxes boxes{view.data, dtype, {}};
+  boxes.axes[0] = {std::int64_t{heads} * p.dim, 1, kSlabChannels, 1};
+  for (int a = 0; a < 3; ++a) boxes.axes[3 - a] = {size[a], view.axis[a], 1 << log[a], step[a]};
+  boxes.axes[4] = {p.images, view.image, 1, 1};
+  return make_tensor_map(boxes, map);
+}
+
+bool make_maps(const Problem& p, DType dtype, Sm90Maps& maps) {
+  if (!make_map(p, p.q, dtype, p.heads, p.size, p.query_log, p.dilation, maps.q)) return false;
+  if (!make_map(p, p.k, dtype, p.key_heads, p.size, p.key_log, p.dilation, maps.k)) return false;
+  if (!make_map(p, p.v, dtype, p.key_heads, p.size, p.key_log, p.dilation, maps.v)) return false;
+  if (p.extra == 0) return true;
+  const int size[3] = {1, 1, p.extra}, log[3] = {0, 0, kSm90TileLog}, step[3] = {1, 1, 1};
+  return make_map(p, p.extra_k, dtype, p.key_heads, size, log, step, maps.extra_k) &&
+         make_map(p, p.extra_v, dtype, p.key_heads, size, log, step, maps.extra_v);
+}
+
+}  // namespace
+
+namespace {
+
+// What a launch of the kernels for compute capability 9.0 takes; why not, where there is none.
+struct Sm90Launch {
+  Problem p;
+  Sm90Maps maps{};
+  std::string lacks;
+};
+Sm90Launch sm90_launch(const LocalArgs& args, bool is_asked_for) {
+  Sm90Launch l{problem_of(args), {}, {}};
+  Problem& p = l.p;
+  const DType dtype = args.q.dtype();
+  // Its products are about twice as fast: how much of that may go into what larger tiles multiply in vain. Not measured yet.
+  constexpr double kMostInVain = 1.5;
+  const double pairs_of_others = choose_tiles(p, kTileLog), pairs = choose_tiles(p, kSm90TileLog);
+  if (dtype == DType::f32)
+    l.lacks = "takes f16 and bf16";
+  else if ((p.dim != 64 && p.dim != 128) || p.dim != p.value_dim)
+    l.lacks = "takes heads of 64 or 128 channels, values alike";
+  else if (p.rpb)
+    l.lacks = "takes no bias";
+  else if (!(p.scale > 0))
+    l.lacks = "takes positive scales";
+  else if (!has_sm90(args.q.device().index))
+    l.lacks = "needs compute capability 9.0 and a build for 90a";
+  else if (!p.out.is_aligned || !make_maps(p, dtype, l.maps))
+    l.lacks = "takes tensors whose heads lie side by side, in multiples of 16 bytes";
+  else if (!is_asked_for && pairs > kMostInVain * pairs_of_others)
+    l.lacks = "its larger tiles would multiply too much in vain";
+  return l;
+}
+
+}  // namespace
 
 void attend_f32(const Problem& p, const Tensor& shown) { launch_f32<Block<float, 4>>(kTilesOp, p, shown, blocks_of(p)); }
 
@@ -146,8 +204,17 @@ void local_kernel(Problem p) {
 
 namespace ops {
 
+std::string lacks_sm90(const LocalArgs& args, bool is_asked_for) { return local::sm90_launch(args, is_asked_for).lacks; }
+
+void local_attention_sm90(const LocalArgs& args) {
+  const local::Sm90Launch l = local::sm90_launch(args, true);
+  if (!l.lacks.empty()) throw Error("cuda: local_attention_sm90 " + l.lacks);
+  (args.q.dtype() == DType::f16 ? local::attend_sm90_f16 : local::attend_sm90_bf16)(l.p, l.maps, args.q);
+}
+
 void local_attention_tiles(const LocalArgs& args) {
-  const local::Problem p = local::problem_of(args);
+  local::Problem p = local::problem_of(args);
+  local::choose_tiles(p, local::kTileLog);
   switch (args.q.dtype()) {
     case DType::f32:
       return local::attend_f32(p, args.q);

@@ -1,9 +1,9 @@
 // What the kernels of local attention share: a launch's problem, its tiles, and who sees whom.
 //
-// A tile is 64 queries, a box of one residue class of the dilations; the keys that its queries see lie in a box, too, the union
-// of their windows, which goes by in tiles of 64 keys. The shapes of both tiles are those with the least tiles to compute (a line
-// of 64, a square of 8 x 8, a cube of 4 x 4 x 4 and all between). Which keys of a tile a query sees are 64 bits, made once a
-// tile.
+// A tile is 64 queries (128 in local_sm90.h), a box of one residue class of the dilations; the keys that its queries see lie in a
+// box, too, the union of their windows, which goes by in tiles of 64 keys (128). The shapes of both tiles are those with the
+// least tiles to compute (a line of 64, a square of 8 x 8, a cube of 4 x 4 x 4 and all between). Which keys of a tile a query
+// sees are bits, made once a tile.
 //
 //      queries                 keys: the union of the windows, in tiles       query q, key tile:  0011 1110
 //      +-----------+           +-------+-------+                                                  0011 1110
@@ -15,6 +15,7 @@
 
 #include <vitrine/attention2d/cuda/backend.h>
 #include <vitrine/attention2d/cuda/tiles.h>
+#include <vitrine/layers/cuda/tensor_map.h>
 
 namespace vitrine::cuda::local {
 
@@ -33,14 +34,22 @@ struct Problem {
   int rpb_row, rpb_center[2];
   int query_log[3], key_log[3];  // a tile's sides are powers of two
   int classes, tiles[3];         // residue classes; tiles of the largest of them
+
+  VITRINE_DEVICE int step_keys() const { return 1 << (key_log[0] + key_log[1] + key_log[2]); }
 };
 
-constexpr const char* kTilesOp = "local_attention_tiles";  // for messages
+constexpr const char *kTilesOp = "local_attention_tiles", *kSm90Op = "local_attention_sm90";  // for messages
 
-Problem problem_of(const LocalArgs& args);
 void attend_f32(const Problem& p, const Tensor& shown);
 void attend_f16(const Problem& p, const Tensor& shown);
 void attend_bf16(const Problem& p, const Tensor& shown);
+
+// The kernels for compute capability 9.0 (local_sm90.h): tiles are boxes that its copy engine fetches.
+struct Sm90Maps {
+  TensorMap q, k, v, extra_k, extra_v;
+};
+void attend_sm90_f16(const Problem& p, const Sm90Maps& maps, const Tensor& shown);
+void attend_sm90_bf16(const Problem& p, const Sm90Maps& maps, const Tensor& shown);
 
 struct Interval {
   int first, end;
@@ -106,7 +115,7 @@ struct Tile {
   int first[3];      // of the queries
   Interval seen[3];  // by any of them
   int steps[3];      // tiles of keys an axis
-  int grid_steps, all_steps;
+  int grid_steps = 0, all_steps = 0;
 
   VITRINE_DEVICE bool has_query(int axis, int i) const { return i < grid.size[axis]; }
 };
@@ -136,7 +145,7 @@ VITRINE_DEVICE bool tile_at(const Problem& p, std::int64_t i, Tile& tile) {
     tile.steps[a] = (tile.seen[a].end - tile.seen[a].first + (1 << p.key_log[a]) - 1) >> p.key_log[a];
     tile.grid_steps *= tile.steps[a];
   }
-  tile.all_steps = tile.grid_steps + (p.extra + kTile - 1) / kTile;
+  tile.all_steps = tile.grid_steps + (p.extra + p.step_keys() - 1) / p.step_keys();
   return true;
 }
 
@@ -156,7 +165,7 @@ struct Step {
   int extra;  // below zero: of the grid
 };
 VITRINE_DEVICE Step step_at(const Problem& p, const Tile& tile, int i) {
-  if (i >= tile.grid_steps) return {{0, 0, 0}, (i - tile.grid_steps) * kTile};
+  if (i >= tile.grid_steps) return {{0, 0, 0}, (i - tile.grid_steps) * p.step_keys()};
   Step s;
   s.extra = -1;
   for (int a = 2; a >= 0; --a) {
@@ -177,33 +186,33 @@ VITRINE_DEVICE const T* key_row(const Problem& p, const Tile& tile, const Step& 
   return tile.grid.row<T>(p, view, tile.grid.key_head, t, y, x);
 }
 
-using Bits = std::uint64_t;
-// Bits first .. end - 1 of places that begin at `from`, of which there are 2^log.
-VITRINE_DEVICE Bits bits_of(int first, int end, int from, int log) {
+// Bits first .. end - 1 of places that begin at `from`, of which there are n, at most 32.
+VITRINE_DEVICE std::uint32_t bits_of(int first, int end, int from, int n) {
   first = most(first - from, 0);
-  end = least(end - from, 1 << log);
+  end = least(end - from, n);
   if (first >= end) return 0;
-  return (end == 64 ? ~Bits{0} : (Bits{1} << end) - 1) & ~((Bits{1} << first) - 1);
+  return (end == 32 ? ~0u : (1u << end) - 1) & ~((1u << first) - 1);
 }
 
-// Part `part` of two of the keys of a step that query q sees, as bits; whole rows of the tile are either's.
-VITRINE_DEVICE Bits seen_by(const Problem& p, const Tile& tile, const Step& s, const Place& q, int part) {
+// Which of the keys 32 w .. 32 w + 31 of a step query q sees.
+VITRINE_DEVICE std::uint32_t seen_by(const Problem& p, const Tile& tile, const Step& s, const Place& q, int w) {
   if (q.x < 0) return 0;
-  if (s.extra >= 0) return part == 0 ? bits_of(0, p.extra - s.extra, 0, 6) : 0;
+  if (s.extra >= 0) return bits_of(0, p.extra, s.extra + 32 * w, 32);
   const Interval t = window_at(p, 0, tile.grid.size[0], q.t), y = window_at(p, 1, tile.grid.size[1], q.y),
                  x = window_at(p, 2, tile.grid.size[2], q.x);
-  const int row_log = p.key_log[2], rows = kTile >> row_log;
-  const Bits line = p.radius_square ? 0 : bits_of(x.first, x.end, s.first[2], row_log);
-  Bits all = 0;
-  for (int row = part; row < rows; row += 2) {
-    const int kt = s.first[0] + (row >> p.key_log[1]), ky = s.first[1] + (row & ((1 << p.key_log[1]) - 1));
+  // A row of the tile is a part of the word, or several words are a row.
+  const int row_log = p.key_log[2], in_word = least(1 << row_log, 32), row = 32 * w >> row_log;
+  const int from = s.first[2] + 32 * w - (row << row_log);
+  std::uint32_t all = 0;
+  for (int i = 0; i < 32 / in_word; ++i) {
+    const int kt = s.first[0] + ((row + i) >> p.key_log[1]), ky = s.first[1] + ((row + i) & ((1 << p.key_log[1]) - 1));
     if (kt < t.first || kt >= t.end || ky < y.first || ky >= y.end) continue;
-    Bits keys = line;
+    Interval seen = x;
     if (p.radius_square) {
       const int reach = half_width(p, ky - q.y);
-      keys = bits_of(most(x.first, q.x - reach), least(x.end, q.x + reach + 1), s.first[2], row_log);
+      seen = {most(x.first, q.x - reach), least(x.end, q.x + reach + 1)};
     }
-    all |= keys << (row << row_log);
+    all |= bits_of(seen.first, seen.end, from, in_word) << (i << row_log);
   }
   return all;
 }
@@ -222,12 +231,12 @@ class Block {
   using Problem = local::Problem;
   using T = Element;
   static constexpr bool kIsFull = true, kIsShort = false;
-  static constexpr std::size_t bytes(int) { return std::size_t{5 * kTile} * sizeof(int); }
+  static constexpr std::size_t bytes(int) { return std::size_t{3 * kTile} * sizeof(int); }
 
   VITRINE_DEVICE Block(const Problem& p, int, std::byte* memory)
       : p_(p),
         seen_(reinterpret_cast<std::uint32_t*>(memory)),
-        bias_at_(reinterpret_cast<int*>(seen_ + kTile * 4)),
+        bias_at_(reinterpret_cast<int*>(seen_ + kTile * 2)),
         is_there_(tile_at(p, block_index().x, tile_)),
         rpb_(p.rpb ? p.rpb + tile_.grid.head * p.rpb_head : nullptr),
         is_plain_(!p.rpb && p.scale > 0) {}
@@ -247,12 +256,8 @@ class Block {
 
   // What the queries see of them: two threads a query.
   VITRINE_DEVICE void keys_are_coming() const {
-    const int query = thread_index() / 2, part = thread_index() % 2;
-    if (query < kTile) {
-      const Bits bits = seen_by(p_, tile_, step_, query_at(p_, tile_, query), part);
-      seen_[query * 4 + part * 2] = static_cast<std::uint32_t>(bits);
-      seen_[query * 4 + part * 2 + 1] = static_cast<std::uint32_t>(bits >> 32);
-    }
+    const int query = thread_index() / 2, half = thread_index() % 2;
+    if (query < kTile) seen_[query * 2 + half] = seen_by(p_, tile_, step_, query_at(p_, tile_, query), half);
     if (rpb_ && thread_index() < kTile) bias_at_[thread_index()] = key_bias_at(p_, step_, thread_index());
   }
   VITRINE_DEVICE void queries_are_there(const T*, int, int) const {}
@@ -263,7 +268,7 @@ class Block {
   VITRINE_DEVICE void keys_are_there(const T*, int) {
     VITRINE_UNROLL
     for (int r = 0; r < kRows; ++r)
-      for (int half = 0; half < 2; ++half) bits_[r][half] = seen_[row_[r] * 4 + half] | seen_[row_[r] * 4 + 2 + half];
+      for (int half = 0; half < 2; ++half) bits_[r][half] = seen_[row_[r] * 2 + half];
   }
 
   VITRINE_DEVICE bool is_at_work() const {
@@ -292,7 +297,7 @@ class Block {
   const Problem& p_;
   Tile tile_;
   Step step_;
-  std::uint32_t* seen_;  // [query][part]: two halves of the bits of each
+  std::uint32_t* seen_;  // [query][half of the keys]
   int* bias_at_;         // of each key
   bool is_there_;
   const float* rpb_;

@@ -6,11 +6,12 @@
 namespace vitrine::cuda::ops {
 
 VITRINE_CUDA_ATTENTION(VITRINE_CUDA_DECLARE)
+std::string lacks_sm90(const LocalArgs& args, bool is_asked_for);
 
 }  // namespace vitrine::cuda::ops
 
 namespace vitrine::cuda {
 
-#define VITRINE_CUDA_ALL_ATTENTION VITRINE_CUDA_ATTENTION(VITRINE_CUDA_ENTRY)
+#define VITRINE_CUDA_ALL_ATTENTION VITRINE_CUDA_ATTENTION(VITRINE_CUDA_ENTRY) ops::lacks_sm90
 
 }  // namespace vitrine::cuda

@@ -47,6 +47,46 @@ VITRINE_DEVICE void fetch_rows(T* to, int threads, int rows, int pitch, int chan
   async_commit();
 }
 
+// --- a warp's 16 rows of sums, as mma has them: element e of s[n] is of row lane / 4 + e / 2 * 8, column 8 n + lane % 4 * 2 + e
+// % 2 ---
+
+// Logits of a tile become weights; what was summed before counts `fade` times as much. Of state[r].sum each lane has a share.
+template <int kBlocks>
+VITRINE_DEVICE void weigh(float (&s)[kBlocks][4], float unit, RowState (&state)[2], float (&fade)[2]) {
+  float base[2];
+  VITRINE_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    float largest = -infinity();
+    VITRINE_UNROLL
+    for (int n = 0; n < kBlocks; ++n) largest = larger(s[n][2 * r], larger(s[n][2 * r + 1], largest));
+    largest = larger(largest, shuffle_xor(largest, 1));
+    largest = larger(largest, shuffle_xor(largest, 2));
+    const RowState::Step step = state[r].advance(largest, unit);
+    base[r] = step.base;
+    fade[r] = step.fade;
+  }
+  VITRINE_UNROLL
+  for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
+  for (int e = 0; e < 4; ++e) {
+    s[n][e] = exp2_of(s[n][e] * unit - base[e / 2]);
+    state[e / 2].sum += s[n][e];
+  }
+}
+VITRINE_DEVICE float factor_of(RowState state) {
+  state.sum += shuffle_xor(state.sum, 1);
+  state.sum += shuffle_xor(state.sum, 2);
+  return state.factor();
+}
+// 16 columns of sums as the left operand of a product: it has them in the same lanes.
+template <typename T>
+VITRINE_DEVICE void pack_weights(const float (&first)[4], const float (&second)[4], std::uint32_t (&a)[4]) {
+  VITRINE_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    a[r] = pack2<T>(first[2 * r], first[2 * r + 1]);
+    a[r + 2] = pack2<T>(second[2 * r], second[2 * r + 1]);
+  }
+}
+
 // kSteps: 16 channels each, of all rows in shared memory; or (not exact) up to that, as many as the head needs.
 template <typename Block, int kSteps, bool kIsExact>
 VITRINE_KERNEL(kMmaThreads)
@@ -114,31 +154,16 @@ void tiles_mma_kernel(typename Block::Problem p) {
           multiply_add<T>(s[2 * j + 1], q[c], b[2], b[3]);
         }
       }
-      // Element e of s[n]: row lane / 4 + e / 2 * 8, key 8 n + lane % 4 * 2 + e % 2.
       if (block.has_logits()) {
         VITRINE_UNROLL
         for (int n = 0; n < kTile / 8; ++n) VITRINE_UNROLL
         for (int e = 0; e < 4; ++e) s[n][e] = block.logit(e / 2, 8 * n + lane % 4 * 2 + e % 2, s[n][e]);
       }
-      RowState::Step step[2];
-      VITRINE_UNROLL
-      for (int r = 0; r < 2; ++r) {
-        float largest = -infinity();
-        VITRINE_UNROLL
-        for (int n = 0; n < kTile / 8; ++n) largest = larger(s[n][2 * r], larger(s[n][2 * r + 1], largest));
-        largest = larger(largest, shuffle_xor(largest, 1));
-        largest = larger(largest, shuffle_xor(largest, 2));
-        step[r] = state[r].advance(largest, unit);
-      }
-      VITRINE_UNROLL
-      for (int n = 0; n < kTile / 8; ++n) VITRINE_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        s[n][e] = exp2_of(s[n][e] * unit - step[e / 2].base);
-        state[e / 2].sum += s[n][e];  // this lane's share of the row
-      }
+      float fade[2];
+      weigh(s, unit, state, fade);
       VITRINE_UNROLL
       for (int n = 0; n < kSteps * 2; ++n) VITRINE_UNROLL
-      for (int e = 0; e < 4; ++e) o[n][e] *= step[e / 2].fade;
+      for (int e = 0; e < 4; ++e) o[n][e] *= fade[e / 2];
     }
     async_wait<0>();
     barrier();  // V's tile is there, and K's is no longer read
@@ -148,8 +173,8 @@ void tiles_mma_kernel(typename Block::Problem p) {
     VITRINE_UNROLL
     for (int j = 0; j < kTile / 16; ++j) {
       if (16 * j >= columns) continue;
-      const std::uint32_t a[4] = {pack2<T>(s[2 * j][0], s[2 * j][1]), pack2<T>(s[2 * j][2], s[2 * j][3]),
-                                  pack2<T>(s[2 * j + 1][0], s[2 * j + 1][1]), pack2<T>(s[2 * j + 1][2], s[2 * j + 1][3])};
+      std::uint32_t a[4];
+      pack_weights<T>(s[2 * j], s[2 * j + 1], a);
       VITRINE_UNROLL
       for (int c = 0; c < kSteps; ++c) {
         if (!kIsExact && c >= value_steps) continue;
@@ -164,9 +189,7 @@ void tiles_mma_kernel(typename Block::Problem p) {
   // Through the memory of the warp's queries, so that rows are written 16 bytes a lane.
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
-    state[r].sum += shuffle_xor(state[r].sum, 1);
-    state[r].sum += shuffle_xor(state[r].sum, 2);
-    const float factor = state[r].factor();
+    const float factor = factor_of(state[r]);
     T* const to = q_tile + (first_row + lane / 4 + 8 * r) * pitch + lane % 4 * 2;
     VITRINE_UNROLL
     for (int n = 0; n < kSteps * 2; ++n) {

@@ -94,9 +94,9 @@ VITRINE_DEVICE T shuffle(T value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
 }
 
-// The block's shared memory, of the size that the launch names, 128-byte aligned; undefined when the block begins.
+// The block's shared memory, of the size that the launch names, 1024-byte aligned; undefined when the block begins.
 VITRINE_DEVICE std::byte* shared_memory() {
-  extern __shared__ __align__(128) unsigned char vitrine_shared[];
+  extern __shared__ __align__(1024) unsigned char vitrine_shared[];
   return reinterpret_cast<std::byte*>(vitrine_shared);
 }
 

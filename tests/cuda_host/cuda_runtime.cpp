@@ -1,6 +1,8 @@
 // See cuda_runtime/cuda_runtime_api.h.
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -10,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -77,6 +80,31 @@ std::function<void()> fill(void* block, int value, std::size_t bytes) {
   };
 }
 
+// Refuses what the driver refuses.
+CUresult encode_tensor_map(CUtensorMap* map, CUtensorMapDataType, cuuint32_t rank, void* data, const cuuint64_t* sizes,
+                           const cuuint64_t* strides, const cuuint32_t* box, const cuuint32_t* steps, CUtensorMapInterleave,
+                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  constexpr cuuint64_t kMostSize = cuuint64_t{1} << 32, kMostStride = cuuint64_t{1} << 40;
+  constexpr cuuint32_t kMostBox = 256, kMostStep = 8, kRow = 64;
+  if (rank != 5 || reinterpret_cast<std::uintptr_t>(data) % 16 != 0 || box[0] > kRow || box[0] % 8 != 0)
+    return CUDA_ERROR_INVALID_VALUE;
+  EncodedBoxes boxes{static_cast<const unsigned char*>(data), {}, {}, {}, {}};
+  for (cuuint32_t a = 0; a < rank; ++a) {
+    if (sizes[a] < 1 || sizes[a] > kMostSize || box[a] < 1 || box[a] > kMostBox || steps[a] < 1 || steps[a] > kMostStep)
+      return CUDA_ERROR_INVALID_VALUE;
+    boxes.sizes[a] = sizes[a];
+    boxes.box[a] = (box[a] + steps[a] - 1) / steps[a];
+    boxes.steps[a] = steps[a];
+  }
+  for (cuuint32_t a = 0; a + 1 < rank; ++a) {
+    const cuuint64_t inside = a == 0 ? sizes[0] * 2 : strides[a - 1] * sizes[a];
+    if (strides[a] % 16 != 0 || strides[a] >= kMostStride || strides[a] < inside) return CUDA_ERROR_INVALID_VALUE;
+    boxes.strides[a] = strides[a];
+  }
+  std::memcpy(map, &boxes, sizeof boxes);
+  return CUDA_SUCCESS;
+}
+
 }  // namespace
 
 namespace vitrine::cuda::emulation {
@@ -113,6 +141,18 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const bool is_known = std::string_view(symbol) == "cuTensorMapEncodeTiled";
+  *function = is_known ? reinterpret_cast<void*>(&encode_tensor_map) : nullptr;
+  *result = is_known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  return cudaSuccess;
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new CUstream_st;

@@ -56,7 +56,7 @@ namespace {
 constexpr std::size_t kStack = std::size_t{128} << 10;  // instrumented code needs much
 constexpr int kWarp = 32;
 
-enum class State { ready, at_warp, at_block, done };
+enum class State { ready, at_warp, at_block, waits, done };
 
 struct Copy {
   void* to;
@@ -72,6 +72,9 @@ struct Fiber {
   int parity = 0;          // slots of meetings alternate: nobody writes the next one's before all have read this one's
   std::vector<std::vector<Copy>> groups;  // committed copies, oldest first; a deque would allocate for every thread
   std::vector<Copy> open;
+  std::function<bool()> goes_on;                             // of one that waits for `meets`
+  std::vector<std::vector<std::function<void()>>> deferred;  // committed groups, oldest first
+  std::vector<std::function<void()>> open_deferred;
 };
 
 // Stacks that an OS thread's fibers use again and again.
@@ -107,6 +110,7 @@ struct Running {
   std::vector<std::byte> slots;  // [warp][parity][lane]
   int current = 0;
   const char* fault = nullptr;  // what a thread did wrong
+  std::vector<std::function<void()>> background;
   void* scheduler = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
   const void* scheduler_stack = nullptr;
@@ -177,16 +181,18 @@ void resume(int i) {
 bool release_warp(int warp) {
   const int first = warp * kWarp, last = std::min(first + kWarp, running->block.threads);
   int waiting = 0;
+  bool may_come = false;  // some are elsewhere, and may still come
   const Fiber* one = nullptr;
   for (int i = first; i < last; ++i) {
     const Fiber& fiber = running->fibers[static_cast<std::size_t>(i)];
+    may_come = may_come || fiber.state == State::waits;
     if (fiber.state != State::at_warp) continue;
     if (one && std::strcmp(one->meets, fiber.meets) != 0)
       fail(fmt::format("threads of warp {} meet for different things: {} and {}", warp, one->meets, fiber.meets));
     one = &fiber;
     ++waiting;
   }
-  if (waiting == 0) return false;
+  if (waiting == 0 || may_come) return false;
   if (waiting < last - first || last - first < kWarp)
     fail(fmt::format("only {} threads of warp {} come to its {}", waiting, warp, one->meets));
   for (int i = first; i < last; ++i) running->fibers[static_cast<std::size_t>(i)].state = State::ready;
@@ -200,6 +206,7 @@ void run_block() {
     fibers[static_cast<std::size_t>(i)] = Fiber{};
     start(fibers[static_cast<std::size_t>(i)], i);
   }
+  running->background.clear();
   const bool backward = order_of_threads == Order::backward;
   const auto is = [](State state) { return [state](const Fiber& f) { return f.state == state; }; };
   while (true) {
@@ -215,11 +222,29 @@ void run_block() {
     }
     const auto finished = std::count_if(fibers.begin(), fibers.end(), is(State::done));
     if (finished == threads) break;
+    const auto wake = [&] {
+      bool any = false;
+      for (Fiber& fiber : fibers)
+        if (fiber.state == State::waits && fiber.goes_on()) {
+          fiber.state = State::ready;
+          any = true;
+        }
+      if (running->fault) fail(running->fault);
+      return any;
+    };
+    if (wake()) continue;
+    if (!running->background.empty()) {
+      for (const auto& work : std::exchange(running->background, {})) work();
+      continue;
+    }
+    if (const auto waits = std::find_if(fibers.begin(), fibers.end(), is(State::waits)); waits != fibers.end())
+      fail(fmt::format("thread {} waits for {}, which nobody brings", waits - fibers.begin(), waits->meets));
     if (finished > 0) fail(fmt::format("{} of {} threads never come to a barrier", finished, threads));
     for (Fiber& fiber : fibers) fiber.state = State::ready;
   }
   for (const Fiber& fiber : fibers)
-    if (!fiber.open.empty() || !fiber.groups.empty()) fail("a thread ends with asynchronous copies that nobody waits for");
+    if (!fiber.open.empty() || !fiber.groups.empty() || !fiber.open_deferred.empty() || !fiber.deferred.empty())
+      fail("a thread ends with asynchronous copies or products that nobody waits for");
 }
 
 }  // namespace
@@ -265,7 +290,7 @@ void run(const std::string& op, const Grid& launched, const std::function<void()
         mine.block.index[1] = static_cast<int>(i / grid[0] % grid[1]);
         mine.block.index[2] = static_cast<int>(i / grid[0] / grid[1]);
         void* shared = nullptr;
-        if (posix_memalign(&shared, 128, std::max<std::size_t>(shared_bytes, 1)) != 0) throw Error("no shared memory");
+        if (posix_memalign(&shared, 1024, std::max<std::size_t>(shared_bytes, 1)) != 0) throw Error("no shared memory");
         const std::unique_ptr<void, void (*)(void*)> owner(shared, std::free);
         std::memset(shared, 0xff, shared_bytes);  // NaN in all floating types
         mine.block.shared = static_cast<std::byte*>(shared);
@@ -319,10 +344,36 @@ Brought meet_warp(const char* what, const void* data, std::size_t bytes) {
   return Brought(slots);
 }
 
+void wait_until(const char* what, std::function<bool()> ready) {
+  if (ready()) return;
+  self().meets = what;
+  self().goes_on = std::move(ready);
+  pause(self(), State::waits);
+}
+
+void in_background(std::function<void()> work) {
+  if (running->block.index[0] % 2 == 0)
+    work();
+  else
+    running->background.push_back(std::move(work));
+}
+
+void defer(std::function<void()> work) { self().open_deferred.push_back(std::move(work)); }
+void commit_deferred() { self().deferred.push_back(std::exchange(self().open_deferred, {})); }
+void wait_deferred(int left) {
+  auto& groups = self().deferred;
+  const auto kept = groups.size() > static_cast<std::size_t>(left) ? groups.end() - left : groups.begin();
+  for (auto group = groups.begin(); group != kept; ++group)
+    for (const auto& work : *group) work();
+  groups.erase(groups.begin(), kept);
+}
+
+// No exception passes a fiber: the scheduler throws.
+void fault(const char* what) { running->fault = what; }
+
 void async_copy(void* to, const void* from, bool valid) {
-  // No exception passes a fiber: the scheduler throws.
   if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0 || (valid && reinterpret_cast<std::uintptr_t>(from) % 16 != 0))
-    running->fault = "an asynchronous copy is not aligned to 16 bytes";
+    fault("an asynchronous copy is not aligned to 16 bytes");
   self().open.push_back({to, from, valid});
 }
 

@@ -60,6 +60,16 @@ class Brought {
 };
 Brought meet_warp(const char* what, const void* data, std::size_t bytes);
 
+// Until ready(), which other threads or the background bring about; `what` is for the message where nobody does.
+void wait_until(const char* what, std::function<bool()> ready);
+// What an engine does beside the threads: at once in blocks of even number, in the others when no thread can go on without it.
+void in_background(std::function<void()> work);
+// In groups, of which a wait does all but the last `left`.
+void defer(std::function<void()> work);
+void commit_deferred();
+void wait_deferred(int left);
+void fault(const char* what);  // ends the launch when the thread pauses
+
 void async_copy(void* to, const void* from, bool valid);
 void async_commit();
 void async_wait(int left);

@@ -1,0 +1,262 @@
+// Local attention for compute capability 9.0: included by local_sm90_f16.cu and local_sm90_bf16.cu. Also attention of all tokens,
+// a window as long as the axis.
+//
+//   warpgroup 0: one thread fetches            warpgroups 1 and 2: 64 queries each
+//     Q [128 x d], once                          S = Q K'       [64 x 128] in registers, from shared memory
+//     K, V [128 x d] of a step, two stages       P = 2^(S - m)  stays in registers
+//                                                O += P V       [64 x d] in registers
+//
+// A tile is a box of 128 queries, and a step one of 128 keys, which the copy engine fetches as such, whatever axes there are;
+// what lies outside of the map is zeros. While the weights of a step are made, the products of its values before and of its
+// logits run: S of step i + 1 and O of step i are under way at the same time. Steps that all queries see whole (most of them, in
+// wide windows) have no masks. What bounds it: the tensor cores and, beside them, the exponentials; in narrow windows what tiles
+// multiply in vain.
+#pragma once
+
+#include <vitrine/attention2d/cuda/local.h>
+#include <vitrine/attention2d/cuda/tiles_mma.h>
+#include <vitrine/layers/cuda/device_sm90.h>
+
+namespace vitrine::cuda::local {
+
+namespace sm90 {
+
+constexpr int kRows = 128;  // queries of a tile, keys of a step
+constexpr int kStages = 2, kGroups = 2, kThreads = (1 + kGroups) * kWarpgroup;
+constexpr int kSlabBytes = kRows * kSlab * 2;
+constexpr int kBlocks = kRows / 8;  // of 8 keys
+
+// Shared memory.
+template <int kDim>
+struct Tiles {
+  static constexpr int kBytes = kDim / kSlab * kSlabBytes;  // of a tile
+  std::byte q[kBytes], k[kStages][kBytes], v[kStages][kBytes];
+  Arrivals q_there, k_there[kStages], v_there[kStages], k_free[kStages], v_free[kStages];
+};
+
+// Whether any query of the tile sees a key of the step, and whether all see all; windows move with their queries, so that those
+// of the first and the last tell.
+class Sight {
+ public:
+  VITRINE_DEVICE Sight(const Problem& p, const Tile& tile) : p_(p), tile_(tile) {
+    for (int a = 0; a < 3; ++a) {
+      const int n = tile.grid.size[a];
+      last_[a] = least(tile.first[a] + (1 << p.query_log[a]), n) - 1;
+      common_[a] = {window_at(p, a, n, last_[a]).first, window_at(p, a, n, tile.first[a]).end};
+    }
+  }
+  VITRINE_DEVICE bool any(const Step& s) const {
+    if (s.extra >= 0 || !p_.radius_square) return true;
+    int squares = 0;
+    for (int a = 1; a < 3; ++a) {
+      const int gap = most(most(s.first[a] - last_[a], tile_.first[a] - end(s, a) + 1), 0);
+      squares += gap * gap;
+    }
+    return squares < p_.radius_square;
+  }
+  VITRINE_DEVICE bool all(const Step& s) const {
+    if (s.extra >= 0) return s.extra + kRows <= p_.extra;
+    int squares = 0;
+    for (int a = 0; a < 3; ++a) {
+      if (s.first[a] < common_[a].first || end(s, a) > common_[a].end) return false;
+      const int far = most(end(s, a) - 1 - tile_.first[a], last_[a] - s.first[a]);
+      if (a > 0) squares += far * far;
+    }
+    return !p_.radius_square || squares < p_.radius_square;
+  }
+  // The first step from i on that is seen by any, all_steps where there is none.
+  VITRINE_DEVICE int next(int i) const {
+    while (i < tile_.all_steps && !any(step_at(p_, tile_, i))) ++i;
+    return i;
+  }
+
+ private:
+  VITRINE_DEVICE int end(const Step& s, int a) const { return s.first[a] + (1 << p_.key_log[a]); }
+
+  const Problem& p_;
+  const Tile& tile_;
+  int last_[3];
+  Interval common_[3];
+};
+
+// The box of a tile's slabs whose first token is there.
+template <int kDim>
+VITRINE_DEVICE void fetch_tile(std::byte* to, const TensorMap& map, int head, int x, int y, int t, std::int64_t image,
+                               Arrivals& there) {
+  arrive_and_announce(there, Tiles<kDim>::kBytes);
+  VITRINE_UNROLL
+  for (int slab = 0; slab < kDim / kSlab; ++slab)
+    fetch_box(to + slab * kSlabBytes, map, {head * kDim + slab * kSlab, x, y, t, static_cast<int>(image)}, there);
+}
+
+template <int kDim>
+VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile& tile, Tiles<kDim>& tiles) {
+  const Grid& g = tile.grid;
+  const auto place = [&](int a, int i) { return g.residue[a] + i * p.dilation[a]; };
+  fetch_tile<kDim>(tiles.q, maps.q, g.head, place(2, tile.first[2]), place(1, tile.first[1]), place(0, tile.first[0]), g.image,
+                   tiles.q_there);
+  const auto fetch = [&](std::byte* to, const TensorMap& map, const TensorMap& extra, const Step& s, Arrivals& there) {
+    if (s.extra >= 0)
+      fetch_tile<kDim>(to, extra, g.key_head, s.extra, 0, 0, g.image, there);
+    else
+      fetch_tile<kDim>(to, map, g.key_head, place(2, s.first[2]), place(1, s.first[1]), place(0, s.first[0]), g.image, there);
+  };
+  const Sight sight(p, tile);
+  int n = 0;
+  for (int i = sight.next(0); i < tile.all_steps; i = sight.next(i + 1), ++n) {
+    const Step s = step_at(p, tile, i);
+    const int stage = n % kStages, parity = n / kStages % 2;
+    wait_for(tiles.k_free[stage], parity ^ 1);
+    fetch(tiles.k[stage], maps.k, maps.extra_k, s, tiles.k_there[stage]);
+    wait_for(tiles.v_free[stage], parity ^ 1);
+    fetch(tiles.v[stage], maps.v, maps.extra_v, s, tiles.v_there[stage]);
+  }
+}
+
+// Logits of keys that a query does not see become -inf; a thread's rows are those at the places q.
+VITRINE_DEVICE void hide_unseen(const Problem& p, const Tile& tile, const Step& step, const Place (&q)[2],
+                                float (&s)[kBlocks][4]) {
+  const int lane = lane_index(), t = lane % 4;
+  VITRINE_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const std::uint32_t mine = seen_by(p, tile, step, q[r], t);  // the four lanes of a row make a word each
+    VITRINE_UNROLL
+    for (int w = 0; w < 4; ++w) {
+      const std::uint32_t word = shuffle(mine, lane - t + w) >> (2 * t);
+      VITRINE_UNROLL
+      for (int n = 0; n < 4; ++n) VITRINE_UNROLL
+      for (int e = 0; e < 2; ++e)
+        if ((word >> (8 * n + e) & 1) == 0) s[4 * w + n][2 * r + e] = -infinity();
+    }
+  }
+}
+
+template <typename T, int kDim>
+VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tiles) {
+  const int group = thread_index() / kWarpgroup - 1, lane = lane_index();
+  const int first_row = group * 64 + warp_index() % 4 * 16 + lane / 4;
+  const Place place[2] = {query_at(p, tile, first_row), query_at(p, tile, first_row + 8)};
+  const Sight sight(p, tile);
+  const float unit = p.scale * kLog2e;
+  const auto free = [&](Arrivals& a) {
+    if (lane == 0) arrive(a);
+  };
+
+  const Operand q = operand(tiles.q + group * 64 * kSlab * 2, kSlabBytes);
+  float s[kBlocks][4], o[kDim / 8][4];
+  const auto start_logits = [&](int n) {
+    const int stage = n % kStages;
+    wait_for(tiles.k_there[stage], n / kStages % 2);
+    const Operand k = operand(tiles.k[stage], kSlabBytes);
+    begin_products();
+    VITRINE_UNROLL
+    for (int c = 0; c < kDim / 16; ++c) {
+      const int at = c / 4 * kSlabBytes + c % 4 * 32;
+      multiply_rows<T>(s, advance(q, at), advance(k, at), c > 0);
+    }
+    commit_products();
+  };
+  std::uint32_t weights[kBlocks / 2][4];
+  const auto start_values = [&](int n) {
+    const int stage = n % kStages;
+    wait_for(tiles.v_there[stage], n / kStages % 2);
+    const Operand v = operand(tiles.v[stage], kSlabBytes);
+    begin_products();
+    VITRINE_UNROLL
+    for (int j = 0; j < kBlocks / 2; ++j) multiply_columns<T>(o, weights[j], advance(v, j * 16 * kSlab * 2), n > 0 || j > 0);
+    commit_products();
+  };
+  RowState state[2];
+  float fade[2];
+  const auto weigh_step = [&](int i) {
+    const Step step = step_at(p, tile, i);
+    if (!sight.all(step)) hide_unseen(p, tile, step, place, s);
+    weigh(s, unit, state, fade);
+  };
+  const auto pack = [&] {
+    VITRINE_UNROLL
+    for (int j = 0; j < kBlocks / 2; ++j) pack_weights<T>(s[2 * j], s[2 * j + 1], weights[j]);
+  };
+
+  wait_for(tiles.q_there, 0);
+  start_logits(0);
+  wait_products<0>();
+  settle(s);
+  free(tiles.k_free[0]);
+  int i = sight.next(0), n = 0;
+  weigh_step(i);
+  pack();
+  for (i = sight.next(i + 1); i < tile.all_steps; i = sight.next(i + 1), ++n) {
+    start_logits(n + 1);
+    start_values(n);
+    wait_products<1>();
+    settle(s);
+    free(tiles.k_free[(n + 1) % kStages]);
+    weigh_step(i);
+    wait_products<0>();
+    settle(o);
+    free(tiles.v_free[n % kStages]);
+    VITRINE_UNROLL
+    for (int c = 0; c < kDim / 8; ++c) VITRINE_UNROLL
+    for (int e = 0; e < 4; ++e) o[c][e] *= fade[e / 2];
+    pack();
+  }
+  start_values(n);
+  wait_products<0>();
+  settle(o);
+
+  VITRINE_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const float factor = factor_of(state[r]);
+    if (place[r].x < 0) continue;
+    const Grid& g = tile.grid;
+    T* const to = const_cast<T*>(g.template row<T>(p, p.out, g.head, place[r].t, place[r].y, place[r].x)) + lane % 4 * 2;
+    VITRINE_UNROLL
+    for (int c = 0; c < kDim / 8; ++c)
+      *reinterpret_cast<std::uint32_t*>(to + 8 * c) = pack2<T>(o[c][2 * r] * factor, o[c][2 * r + 1] * factor);
+  }
+}
+
+template <typename T, int kDim>
+VITRINE_KERNEL(kThreads)
+void attention_kernel(VITRINE_GRID_CONSTANT const Problem p, VITRINE_GRID_CONSTANT const Sm90Maps maps) {
+#if defined(VITRINE_SM90)
+  Tile tile;
+  if (!tile_at(p, block_index().x, tile)) return;
+  auto& tiles = *reinterpret_cast<Tiles<kDim>*>(shared_memory());
+  if (thread_index() == 0) {
+    init_arrivals(tiles.q_there, 1);
+    for (int stage = 0; stage < kStages; ++stage) {
+      init_arrivals(tiles.k_there[stage], 1);
+      init_arrivals(tiles.v_there[stage], 1);
+      init_arrivals(tiles.k_free[stage], kGroups * 4);  // a thread a warp
+      init_arrivals(tiles.v_free[stage], kGroups * 4);
+    }
+    publish_arrivals();
+  }
+  barrier();
+  // Registers are given to threads in equal shares of 168; a fetching one needs few.
+  if (thread_index() < kWarpgroup) {
+    give_registers<24>();
+    if (thread_index() == 0) fetch_all<kDim>(p, maps, tile, tiles);
+  } else {
+    take_registers<240>();
+    attend<T, kDim>(p, tile, tiles);
+  }
+#endif
+}
+
+template <typename T, int kDim>
+void launch_attention(const Problem& p, const Sm90Maps& maps, const Tensor& shown) {
+  launch({.op = kSm90Op, .x = shown, .grid = blocks_of(p), .threads = kThreads, .shared_bytes = sizeof(Tiles<kDim>)},
+         attention_kernel<T, kDim>, p, maps);
+}
+
+template <typename T>
+void launch_attention(const Problem& p, const Sm90Maps& maps, const Tensor& shown) {
+  p.dim == 64 ? launch_attention<T, 64>(p, maps, shown) : launch_attention<T, 128>(p, maps, shown);
+}
+
+}  // namespace sm90
+
+}  // namespace vitrine::cuda::local
