@@ -12,6 +12,6 @@ std::string lacks_sm90(const LocalArgs& args, bool is_asked_for);
 
 namespace vitrine::cuda {
 
-#define VITRINE_CUDA_ALL_ATTENTION VITRINE_CUDA_ATTENTION(VITRINE_CUDA_ENTRY) ops::lacks_sm90
+#define VITRINE_CUDA_ALL_ATTENTION VITRINE_CUDA_ATTENTION(VITRINE_CUDA_ENTRY) ::vitrine::cuda::ops::lacks_sm90
 
 }  // namespace vitrine::cuda

@@ -97,22 +97,20 @@ void fetch_box(void* slab, const void* map, const int (&at)[5], std::uint64_t* a
   });
 }
 
-std::uint16_t element(std::uint64_t operand, bool by_columns, int i, int k) {
+const std::uint16_t* piece(std::uint64_t operand, bool by_columns, int i, int k) {
+  static const std::uint16_t nothing[8] = {};
   if (operand >> 62 != 1 || (operand >> 49 & 7) != 0) fault("an operand is not in rows of 128 bytes");
   const unsigned start = (static_cast<unsigned>(operand) & 0x3fffu) << 4;
   const unsigned leading = (static_cast<unsigned>(operand >> 16) & 0x3fffu) << 4;
   const unsigned stride = (static_cast<unsigned>(operand >> 32) & 0x3fffu) << 4;
   const auto u = static_cast<unsigned>(i), v = static_cast<unsigned>(k);
-  const unsigned address = start + (by_columns ? u / 64 * leading + v / 8 * stride + v % 8 * 128 + u % 64 * 2  //
-                                               : u / 8 * stride + u % 8 * 128 + v * 2);
-  const unsigned at = swizzled(address) - kBase;
-  if (address < kBase || at + 2 > block().shared_bytes) {
+  const unsigned address = swizzled(
+      start + (by_columns ? u / 64 * leading + v / 8 * stride + v % 8 * 128 + u % 64 * 2 : u / 8 * stride + u % 8 * 128 + v * 2));
+  if (address < kBase || address - kBase + 16 > block().shared_bytes) {
     fault("an operand is outside of shared memory");
-    return 0;
+    return nothing;
   }
-  std::uint16_t bits;
-  std::memcpy(&bits, block().shared + at, sizeof bits);
-  return bits;
+  return reinterpret_cast<const std::uint16_t*>(block().shared + (address - kBase));
 }
 
 }  // namespace vitrine::cuda::emulation

@@ -24,7 +24,8 @@ double bound_of(DType dtype) { return 8 * test::rounding(dtype) + 4e-6; }
 
 bool has_kernels() {
   cuda::emulation::install();
-  const Tensor x = Tensor::empty({1, 1, 1, 64}, DType::bf16, test::kGpu), none;
+  Tensor x = Tensor::empty({1, 1, 1, 64}, DType::bf16, test::kGpu);
+  const Tensor none;
   const cuda::LocalAxis axes[3] = {};
   const std::string lacks = cuda::attention_ops().lacks_sm90({x, x, x, axes, 0, 1.0f, none, none, none, x}, true);
   if (!lacks.empty()) WARN("skipped: " << lacks);
