@@ -2,10 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -49,28 +52,46 @@ inline bool is_named(std::string_view name, std::string_view impl) {
   return impl.empty() || name == impl || (name.starts_with(impl) && name[impl.size()] == '_');
 }
 
+// A choice that was made: every candidate in order, the chosen one, and why not the others (empty: it could have run).
+struct Choice {
+  struct Seen {
+    std::string_view name;
+    std::string reason;
+  };
+  std::string op, problem;
+  std::vector<Seen> candidates;
+  std::size_t chosen = 0;
+};
+// Whoever lists choices sets it for its thread; what is chosen does not run then.
+inline thread_local std::vector<Choice>* listed_choices = nullptr;
+
 // The first candidate of the wanted name that can run. Where none can, the Error gives every candidate's reason.
 template <typename Problem>
 const Candidate<Problem>& choose(std::string_view op, std::span<const Candidate<Problem>> candidates, const Problem& problem,
                                  std::string_view impl) {
-  for (const auto& candidate : candidates) {
-    if (!is_named(candidate.name, impl) || !candidate.can_run(problem).empty()) continue;
-    if (cpu::dispatch_is_logged()) {
-      std::string why;
-      for (const auto* other = candidates.data(); other != &candidate; ++other) {
-        const std::string reason = is_named(other->name, impl) ? other->can_run(problem) : fmt::format("impl is '{}'", impl);
-        why += fmt::format("; not {}: {}", other->name, reason);
-      }
-      cpu::log_dispatch(fmt::format("{} {}: {}{}", op, problem.describe(), candidate.name, why));
-    }
-    return candidate;
+  const auto can_run = [&](const Candidate<Problem>& c) { return is_named(c.name, impl) && c.can_run(problem).empty(); };
+  const auto chosen = std::find_if(candidates.begin(), candidates.end(), can_run);
+  const bool is_found = chosen != candidates.end();
+  if (is_found && !listed_choices && !cpu::dispatch_is_logged()) return *chosen;
+
+  Choice choice{std::string(op), problem.describe(), {}, static_cast<std::size_t>(chosen - candidates.begin())};
+  for (const auto& c : candidates)
+    choice.candidates.push_back(
+        {c.name, is_named(c.name, impl) || !is_found ? c.can_run(problem) : fmt::format("impl is '{}'", impl)});
+  if (!is_found) {
+    std::string all;
+    for (const auto& [name, reason] : choice.candidates)
+      all += fmt::format("{}{} ({})", all.empty() ? "" : ", ", name, reason.empty() ? "can run" : reason);
+    throw Error(fmt::format("{}: no implementation '{}' for {}; there are {}", op, impl, choice.problem, all));
   }
-  std::string all;
-  for (const auto& candidate : candidates) {
-    const std::string reason = candidate.can_run(problem);
-    all += fmt::format("{}{} ({})", all.empty() ? "" : ", ", candidate.name, reason.empty() ? "can run" : reason);
-  }
-  throw Error(fmt::format("{}: no implementation '{}' for {}; there are {}", op, impl, problem.describe(), all));
+  std::string why;
+  for (std::size_t i = 0; i < choice.chosen; ++i)
+    why += fmt::format("; not {}: {}", choice.candidates[i].name, choice.candidates[i].reason);
+  cpu::log_dispatch(fmt::format("{} {}: {}{}", op, choice.problem, chosen->name, why));
+  if (!listed_choices) return *chosen;
+  listed_choices->push_back(std::move(choice));
+  static constexpr Candidate<Problem> kNothing{"nothing", nullptr, [](const Problem&) {}};
+  return kNothing;
 }
 
 }  // namespace vitrine::detail

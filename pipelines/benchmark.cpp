@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include <vitrine/attention2d/candidates.h>
 #include <vitrine/backbones/arguments.h>
 #include <vitrine/backbones/backbone.h>
 #include <vitrine/layers/context.h>
@@ -151,24 +154,36 @@ BenchmarkRow benchmark_model(const std::string& name, const BenchmarkOptions& op
   return row;
 }
 
-BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options) {
+namespace {
+
+// What a mechanism or the allocator says does not name the case.
+template <typename Body>
+auto naming_case(const std::string& text, const Body& body) {
+  try {
+    return body();
+  } catch (const Error& error) {
+    const std::string_view what = error.what();
+    if (what.find(text) != std::string_view::npos) throw;
+    throw Error(fmt::format("attention case '{}': {}", text, what));
+  }
+}
+
+AttentionProblem attention_problem(const std::string& text, const BenchmarkOptions& options) {
   if (options.int8_weights) throw Error(fmt::format("attention case '{}': int8 weights are for models and denoisers", text));
   if (options.height > 0) throw Error(fmt::format("attention case '{}': its sizes are in its name, no image size applies", text));
-  const auto run = [&](const auto& f) {
-    try {
-      return f();
-    } catch (const Error& error) {  // what a mechanism or the allocator says does not name the case
-      const std::string_view what = error.what();
-      if (what.find(text) != std::string_view::npos) throw;
-      throw Error(fmt::format("attention case '{}': {}", text, what));
-    }
-  };
-  Building building;
-  const AttentionProblem problem = run([&] { return make_attention_problem(text, options.batch_size, options.dtype); });
+  AttentionProblem problem = naming_case(text, [&] { return make_attention_problem(text, options.batch_size, options.dtype); });
   if (!problem.takes_impl && !options.impl.empty())
     throw Error(
         fmt::format("attention case '{}': a layer chooses its implementations; impl '{}' is for operators on given q, k, v", text,
                     options.impl));
+  return problem;
+}
+
+}  // namespace
+
+BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options) {
+  Building building;
+  const AttentionProblem problem = attention_problem(text, options);
   BenchmarkRow row;
   row.name = text;
   row.batch_size = options.batch_size;
@@ -176,8 +191,34 @@ BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions
   row.parameters = problem.parameters;
   row.parameter_bytes = row.parameters * static_cast<std::int64_t>(size_of(options.dtype));
   building.finish(row, options);
-  run([&] { time_passes([&] { return problem.run(options.impl); }, options, building, row); });
+  naming_case(text, [&] { time_passes([&] { return problem.run(options.impl); }, options, building, row); });
   return row;
+}
+
+std::vector<ImplementationRow> list_implementations(const std::string& text, const BenchmarkOptions& options) {
+  const AttentionProblem problem = attention_problem(text, options);
+  std::vector<detail::Choice> choices;
+  Context dry({.threads = 1, .device = Context::current().device(), .dry_run = true});
+  {
+    const ContextScope scope(dry);
+    detail::listed_choices = &choices;
+    try {
+      naming_case(text, [&] { problem.run(options.impl); });
+    } catch (...) {
+      detail::listed_choices = nullptr;
+      throw;
+    }
+    detail::listed_choices = nullptr;
+  }
+  std::vector<ImplementationRow> rows;
+  std::set<std::pair<std::string, std::string>> listed;
+  for (const detail::Choice& choice : choices) {
+    if (!listed.emplace(choice.op, choice.problem).second) continue;
+    for (std::size_t i = 0; i < choice.candidates.size(); ++i)
+      rows.push_back(
+          {choice.op, choice.problem, std::string(choice.candidates[i].name), choice.candidates[i].reason, i == choice.chosen});
+  }
+  return rows;
 }
 
 BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOptions& options) {

@@ -58,6 +58,15 @@ VITRINE_API BenchmarkRow benchmark_model(const std::string& name, const Benchmar
 // `text` as make_attention_problem takes it. Height and width are not used, and 0 in the row.
 VITRINE_API BenchmarkRow benchmark_attention(const std::string& text, const BenchmarkOptions& options);
 
+// What an attention case could run with, without running it: for every choice that its pass makes, all implementations in order
+// of preference.
+struct ImplementationRow {
+  std::string op, problem;             // "neighborhood_attention", its sizes
+  std::string implementation, reason;  // why not; empty: it can run
+  bool is_chosen = false;
+};
+VITRINE_API std::vector<ImplementationRow> list_implementations(const std::string& text, const BenchmarkOptions& options);
+
 // `text` as make_generation_problem takes it, whose size it holds; or a denoiser as create_denoiser takes it, optionally followed
 // by @SIZE, the side of its latents.
 VITRINE_API BenchmarkRow benchmark_generation(const std::string& text, const BenchmarkOptions& options);

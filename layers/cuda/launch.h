@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <vitrine/layers/axes.h>
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/cuda/device.h>
 #include <vitrine/layers/cuda/launch_args.h>
 #include <vitrine/layers/cuda/runtime.h>
@@ -17,7 +18,7 @@ namespace vitrine::cuda {
 
 template <typename... Parameters, typename... Arguments>
 void launch(const Launch& l, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  if (l.grid == 0 || l.grid_y == 0 || l.grid_z == 0) return;
+  if (l.grid == 0 || l.grid_y == 0 || l.grid_z == 0 || Context::current().dry_run()) return;
   check_size(l);
 #if defined(__CUDACC__)
   if (l.shared_bytes > (48u << 10))

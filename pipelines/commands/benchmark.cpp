@@ -33,7 +33,7 @@ namespace vitrine::command {
 namespace {
 
 struct Options {
-  bool int8_weights = false;
+  bool int8_weights = false, dry_run = false;
   std::vector<std::string> names;
   std::string plot, impl, of;
   std::vector<std::int64_t> sides;
@@ -80,6 +80,42 @@ int run_benchmark(Console& console, const Options& options) {
     }
   }
   return report.finish();
+}
+
+// --- what could run ----------------------------------------------------------------------------------------------
+
+int run_dry(Console& console, const Options& options) {
+  int failed = 0;
+  for (const std::string& name : options.names) {
+    if (!is_attention_case(name)) throw UsageError(fmt::format("--dry-run is for attention cases, not '{}'", name));
+    try {
+      const std::vector<ImplementationRow> rows = list_implementations(name, options_of(console, options));
+      if (rows.empty()) throw Error(fmt::format("attention case '{}': it has one implementation only", name));
+      std::vector<std::vector<std::string>> table;
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        const ImplementationRow& row = rows[i];
+        if (console.options().json) {
+          console.print_json({{"case", name},
+                              {"op", row.op},
+                              {"problem", row.problem},
+                              {"implementation", row.implementation},
+                              {"chosen", row.is_chosen},
+                              {"can_run", row.reason.empty()},
+                              {"reason", row.reason}},
+                             -1);
+          continue;
+        }
+        table.push_back({"", row.implementation, row.is_chosen ? "chosen" : row.reason.empty() ? "can run" : row.reason});
+        if (i + 1 < rows.size() && rows[i + 1].op == row.op && rows[i + 1].problem == row.problem) continue;
+        console.print(fmt::format("{}: {} {}\n{}", name, row.op, row.problem, format_table(table)));
+        table.clear();
+      }
+    } catch (const Error& error) {  // the others are still listed
+      ++failed;
+      console.warn(error.what());
+    }
+  }
+  return failed > 0 ? kFailure : kSuccess;
 }
 
 // --- the chart ---------------------------------------------------------------------------------------------------
@@ -227,6 +263,7 @@ const Command kBenchmarkCommand{
         "  vitrine benchmark vit_small_patch14_dinov2@224 --dtype bf16 --batch-size 8\n"
         "  vitrine benchmark nat_fashion --batch-size 64 --threads 1 --seconds 2 --json\n"
         "  vitrine benchmark na2d_56x56_h2_d32_k7 sdpa_h3_n197_d64\n"
+        "  vitrine benchmark na2d_56x56_h2_d32_k7 --dry-run\n"
         "  vitrine benchmark dit_xl_2 vae_decode_32 'stable-diffusion-v1-5[attention=linfusion]@32' --dtype bf16\n"
         "  vitrine benchmark dit_xl_2 --dtype bf16 --weights-dtype i8\n"
         "  vitrine benchmark --plot attention.svg --seconds 0.5\n"
@@ -252,6 +289,9 @@ const Command kBenchmarkCommand{
              "--impl", options->impl,
              "Implementation of attention operators instead of the best that can run: reference, flash_scalar, flash, ...")
           ->option_text("NAME");
+      app.add_flag(
+          "--dry-run", options->dry_run,
+          "Run nothing: list all implementations of attention cases, the chosen one, and what speaks against the others");
       add_weights_dtype_option(app, [options] { options->int8_weights = true; });
       app.add_option("--seconds", options->seconds, "How long to time each (default 5)")
           ->option_text("S")
@@ -275,10 +315,11 @@ const Command kBenchmarkCommand{
           ->option_text("S")
           ->check(CLI::Range(0.0, 86400.0));
       return [options](Console& console) {
+        if (options->dry_run && !options->plot.empty()) throw UsageError("--dry-run and --plot exclude each other");
         if (!options->plot.empty()) return run_plot(console, *options);
         if (!options->of.empty() || !options->sides.empty()) throw UsageError("--of and --sides need --plot FILE.svg");
         if (options->names.empty()) throw UsageError("NAME is required, a model or an attention case; or --plot FILE.svg");
-        return run_benchmark(console, *options);
+        return options->dry_run ? run_dry(console, *options) : run_benchmark(console, *options);
       };
     },
 };

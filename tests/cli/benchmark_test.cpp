@@ -116,6 +116,37 @@ TEST_CASE("an implementation of an attention operator is timed by its name") {
   CHECK(contains(benchmark("nat_fashion", "reference").out, "impl 'reference' is for attention operators"));
 }
 
+TEST_CASE("a dry run lists what attention cases could run with, and runs nothing") {
+  const RunResult run = run_vitrine({"benchmark", "na2d_256x256_h2_d64_k131", "hilo_14x14_c384_h12_w2_a9", "--dry-run"});
+  INFO(run.out << run.err);
+  CHECK(run.code == 0);
+  CHECK(contains(run.out, "chosen"));
+  CHECK(contains(run.out, "cuda_sm90"));
+  CHECK(contains(run.out, "the tensors are on the CPU"));
+  CHECK(contains(run.out, "can run"));
+  CHECK(contains(run.out, "hilo_14x14"));
+
+  const RunResult lines =
+      run_vitrine({"benchmark", "sdpa_h3_n197_d64", "--dry-run", "--json", "--impl", "flash_scalar", "--dtype", "bf16"});
+  std::istringstream out(lines.out);
+  int chosen = 0, all = 0;
+  for (std::string line; std::getline(out, line); ++all) {
+    const json row = json::parse(line);
+    CHECK(row["case"] == "sdpa_h3_n197_d64");
+    CHECK((row["can_run"] == row["reason"].get<std::string>().empty()));
+    if (row["chosen"] == true) CHECK(row["implementation"] == "flash_scalar");
+    chosen += row["chosen"] == true;
+  }
+  CHECK(chosen == 1);
+  CHECK(all > 3);
+
+  check_usage({"benchmark", "vit_tiny_patch16_224", "--dry-run"}, "--dry-run is for attention cases");
+  const RunResult none = run_vitrine({"benchmark", "sdpa_h3_n197_d64", "--dry-run", "--impl", "flas"});
+  CHECK(none.code == 1);
+  CHECK(none.error_lines() == 1);
+  CHECK(contains(none.err, "no implementation 'flas'"));
+}
+
 TEST_CASE("the chart of attention by map size") {
   const auto folder = std::filesystem::temp_directory_path() / ("vitrine-plot-" + std::to_string(getpid()));
   std::filesystem::create_directories(folder);
