@@ -3,6 +3,7 @@
 // bound by reading k and v again for each query.
 #include <algorithm>
 
+#include <vitrine/attention2d/cuda/attention_cudnn.h>
 #include <vitrine/attention2d/cuda/flash.h>
 #include <vitrine/attention2d/cuda/ops.h>
 
@@ -91,6 +92,7 @@ void run(const Problem& p, const Tensor& q) {
 namespace ops {
 
 void attention(const AttentionArgs& a) {
+  if (attention_cudnn(a)) return;
   flash::Problem p = flash::problem_of("attention", a.q, a.k, a.v, a.scale, a.out);
   p.is_causal = a.is_causal;
   p.bias = data_or_null<float>(a.bias);

@@ -158,6 +158,28 @@ TEST_CASE("global attention on the device", "[cuda_host]") {
   }
 }
 
+TEST_CASE("attention with cuDNN on the device", "[cuda_host]") {
+  cuda::emulation::install();
+  cuda::emulation::set_cudnn(true);
+  const std::int64_t before = cuda::emulation::cudnn_runs();
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    for (const Sizes& c : {Sizes{2, 17, 17, 2, 2, 64, 64}, {1, 20, 33, 4, 2, 40, 24}, {1, 9, 5, 1, 1, 200, 136}})
+      check_attention(c, dtype, true);
+    // Views of one projection, as they are, and biases for all images or heads.
+    const Tensor qkv = random({2, 21, 3, 4, 32}, dtype, 7);
+    for (const Shape& size : {Shape{2, 4, 21, 21}, {1, 1, 21, 21}, {1, 4, 1, 21}, {2, 1, 1, 21}})
+      check_same(
+          "views", dtype, {qkv, random(size, DType::f32, 8)},
+          [](auto t) {
+            const Tensor whole = t[0].contiguous();
+            return attention(whole.select(2, 0), whole.select(2, 1), whole.select(2, 2), {.bias = t[1].contiguous()});
+          },
+          bound_of(dtype));
+  }
+  CHECK(cuda::emulation::cudnn_runs() > before);
+  cuda::emulation::set_cudnn(false);
+}
+
 TEST_CASE("grouped attention on the device", "[cuda_host]") {
   cuda::emulation::install();
   for (const DType dtype : test::kFloats) {
