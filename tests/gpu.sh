@@ -103,7 +103,7 @@ for cases in attention backbones generation; do
 done
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
-    part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device"
+    VITRINE_CUDNN=0 part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device"
   done
 fi
 python=${VITRINE_PYTHON:-python3}

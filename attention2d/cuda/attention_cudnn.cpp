@@ -5,9 +5,6 @@
 #include <algorithm>
 #include <iterator>
 
-#include <fmt/format.h>
-
-#include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/cuda/cudnn.h>
 #include <vitrine/layers/cuda/runtime.h>
 #include <vitrine/layers/recent_cache.h>
@@ -19,8 +16,8 @@ namespace {
 // Strides of images, tokens, heads. False: cuDNN cannot read the view.
 bool set_strides(const Tensor& t, std::int64_t (&strides)[3]) {
   for (int axis = 0; axis < 3; ++axis) strides[axis] = t.stride(axis);
-  const auto is_even = [](std::int64_t n) { return n % 8 == 0; };
-  return is_even(t.size(3)) && t.stride(3) == 1 && std::all_of(std::begin(strides), std::end(strides), is_even) &&
+  const auto fits = [](std::int64_t n) { return n > 0 && n % 8 == 0; };
+  return fits(t.size(3)) && t.stride(3) == 1 && std::all_of(std::begin(strides), std::end(strides), fits) &&
          reinterpret_cast<std::uintptr_t>(t.raw()) % 16 == 0;
 }
 
@@ -29,7 +26,8 @@ bool set_strides(const Tensor& t, std::int64_t (&strides)[3]) {
 bool attention_cudnn(const AttentionArgs& args) {
   const auto& [q, k, v, scale, is_causal, bias, distance_bias, mask, out] = args;
   if (q.dtype() == DType::f32 || distance_bias.defined() || mask.defined() || !(scale > 0) || k.size(1) == 0) return false;
-  cudnn::Attention a{.dtype = q.dtype(),
+  cudnn::Attention a{.device = q.device().index,
+                     .dtype = q.dtype(),
                      .batch = q.size(0),
                      .queries = q.size(1),
                      .keys = k.size(1),
@@ -50,25 +48,12 @@ bool attention_cudnn(const AttentionArgs& args) {
   }
   if (!cudnn::why_none().empty()) return false;
 
-  struct Key {
-    cudnn::Attention attention;
-    int device;
-    bool operator==(const Key&) const = default;
-  };
-  static const auto& plans = *new detail::RecentCache<Key, cudnn::Plan, 64>;  // not destroyed: the driver may be gone before
-  const Device device = q.device();
-  const cudaStream_t on = stream(device.index);
-  const auto plan = plans.get(Key{a, device.index}, [&] {
-    cudnn::Plan made(a);
-    cpu::log_dispatch(fmt::format("attention q {} k {} v {} {} on the GPU: {}", q.shape().to_string(), k.shape().to_string(),
-                                  v.shape().to_string(), name_of(q.dtype()),
-                                  made.why_none().empty() ? "cudnn" : "own; " + made.why_none()));
-    return made;
-  });
+  // Not destroyed: the driver may be gone before.
+  static const auto& plans = *new detail::RecentCache<cudnn::Attention, cudnn::Plan, 64>;
+  const cudaStream_t on = stream(a.device);
+  const auto plan = plans.get(a, [&] { return cudnn::Plan(a); });
   if (!plan->why_none().empty()) return false;
-  const Tensor workspace = plan->workspace() > 0 ? Tensor::empty({plan->workspace()}, DType::u8, device) : Tensor();
-  plan->run({q.raw(), k.raw(), v.raw(), out.raw(), a.has_bias ? bias.raw() : nullptr},
-            workspace.defined() ? const_cast<void*>(workspace.raw()) : nullptr, device.index, on);
+  plan->run({q.raw(), k.raw(), v.raw(), out.raw(), a.has_bias ? bias.raw() : nullptr}, on);
   return true;
 }
 

@@ -6,11 +6,8 @@
 //   transposed: anything                    that pass
 //
 // A shape's plan is cuDNN's first choice, asked for once and kept. f32 is exact, or rounded with VITRINE_TF32=1.
-#include <utility>
+#include <cstdint>
 
-#include <fmt/format.h>
-
-#include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/cuda/conv.h>
 #include <vitrine/layers/cuda/cudnn.h>
 #include <vitrine/layers/cuda/linear.h>
@@ -26,6 +23,12 @@ namespace {
 Tensor order_transposed(const detail::ConvShape& s, const Tensor& weight) {
   const int axes[] = {0, 2, 1};
   return permute(weight.view({s.in, s.out / s.options.groups, s.kernel_h * s.kernel_w}), axes);
+}
+
+// To find a plan takes cuDNN 10 ms, and layers of a network are much alike. Not destroyed: the driver may be gone before.
+const auto& shared_plans() {
+  static const auto* const plans = new detail::RecentCache<cudnn::Conv, cudnn::Plan, 128>;
+  return *plans;
 }
 
 class CudnnConv final : public detail::PackedConv {
@@ -48,13 +51,7 @@ class CudnnConv final : public detail::PackedConv {
 
     const Device device = weight_.device();
     const cudaStream_t on = stream(device.index);
-    const auto plan = plans_.get(conv, [&] {
-      cudnn::Plan made(conv);
-      cpu::log_dispatch(fmt::format("{} {} to {} channels, {}x{} on {}x{}x{}, on the GPU: {}", name(), shape_.in, shape_.out,
-                                    shape_.kernel_h, shape_.kernel_w, call.batch, call.height, call.width,
-                                    made.why_none().empty() ? "cudnn" : "own; " + made.why_none()));
-      return made;
-    });
+    const auto plan = plans_.get(conv, [&] { return *shared_plans().get(conv, [&] { return cudnn::Plan(conv); }); });
     const auto all = reinterpret_cast<std::uintptr_t>(call.x) | reinterpret_cast<std::uintptr_t>(call.y) |
                      reinterpret_cast<std::uintptr_t>(call.residual);
     if (!plan->why_none().empty() || all % 16 != 0) return run_own_conv(shape_, weight_, bias_, call);
@@ -70,20 +67,17 @@ class CudnnConv final : public detail::PackedConv {
     // The residual may lie in y, where the convolution must not come then.
     const Tensor apart = rest.residual ? Tensor::empty({rest.rows, shape_.out}, dtype(), device) : Tensor();
     void* const y = apart.defined() ? const_cast<void*>(apart.raw()) : call.y;
-    const Tensor workspace = plan->workspace() > 0 ? Tensor::empty({plan->workspace()}, DType::u8, device) : Tensor();
     plan->run(
-        {call.x, filter_.raw(), y, conv.has_residual ? call.residual : nullptr, conv.has_bias ? fused_bias_.raw() : nullptr},
-        workspace.defined() ? const_cast<void*>(workspace.raw()) : nullptr, device.index, on);
+        {call.x, filter_.raw(), y, conv.has_residual ? call.residual : nullptr, conv.has_bias ? fused_bias_.raw() : nullptr}, on);
     if (rest.residual || rest.activation != Activation::none || rest_bias.defined())
       finish_linear(weight_, rest_bias, rest, y, shape_.out);
   }
 
  private:
-  const char* name() const { return shape_.transposed ? "conv_transpose2d" : "conv2d"; }
-
   cudnn::Conv described(const detail::ConvCall& call) const {
     const Conv2dOptions& o = shape_.options;
-    return {.dtype = dtype(),
+    return {.device = weight_.device().index,
+            .dtype = dtype(),
             .rounds_f32 = rounds_f32(),
             .is_transposed = shape_.transposed,
             .batch = call.batch,

@@ -23,6 +23,7 @@
 #include <vitrine/layers/cpu/isa.h>
 #include <vitrine/layers/error.h>
 #include <vitrine/layers/recording.h>
+#include <vitrine/layers/tensor.h>
 
 namespace cudnn_frontend {
 void* cudnn_dlhandle = nullptr;  // where the frontend looks for cuDNN's functions
@@ -40,11 +41,11 @@ fe::DataType_t type_of(DType dtype) {
   return dtype == DType::f32 ? fe::DataType_t::FLOAT : dtype == DType::f16 ? fe::DataType_t::HALF : fe::DataType_t::BFLOAT16;
 }
 
-void check(fe::error_t status) {
+void check(fe::error_t status, std::string_view what = "no plan") {
   if (status.is_good()) return;
   std::string text = status.get_message().substr(0, 300);
   std::replace(text.begin(), text.end(), '\n', ' ');
-  throw Error("cuDNN: " + text);
+  throw Error(fmt::format("cuDNN: {}: {}", what, text));
 }
 
 // What a thread does meanwhile may allocate and load code, though its stream is recorded: it is not part of the recording.
@@ -155,6 +156,16 @@ void add(fe::graph::Graph& graph, const Attention& a) {
   set_result(out, Attention::kOut, {a.batch, a.heads, a.queries, a.value_dim}, {a.queries * row, a.value_dim, row, 1}, type);
 }
 
+// For messages.
+std::string describe(const Conv& c) {
+  return fmt::format("{} {} to {} channels, {}x{}, on {} maps of {}x{}, {}", c.is_transposed ? "conv_transpose2d" : "conv2d",
+                     c.in, c.out, c.kernel[0], c.kernel[1], c.batch, c.size[0], c.size[1], name_of(c.dtype));
+}
+std::string describe(const Attention& a) {
+  return fmt::format("attention {} x {} queries and {} keys, {} heads of {}, {}{}{}", a.batch, a.queries, a.keys, a.heads, a.dim,
+                     name_of(a.dtype), a.has_bias ? " bias" : "", a.is_causal ? " causal" : "");
+}
+
 // f32 stays exact, and nothing depends on the order in which blocks finish.
 void choose_engines(fe::graph::Graph& graph, const Conv& conv) {
   using Note = fe::NumericalNote_t;
@@ -163,14 +174,9 @@ void choose_engines(fe::graph::Graph& graph, const Conv& conv) {
     unwanted.insert(unwanted.end(), {Note::TENSOR_CORE, Note::DOWN_CONVERT_INPUTS});
   graph.deselect_numeric_notes(unwanted);
   graph.deselect_behavior_notes({fe::BehaviorNote_t::RUNTIME_COMPILATION});
+  graph.deselect_workspace_greater_than(std::int64_t{1} << 30);
 }
 void choose_engines(fe::graph::Graph&, const Attention&) {}
-
-int current_device() {
-  int device = 0;
-  cudaGetDevice(&device);
-  return device;
-}
 
 // Compute capability, as 90.
 int architecture_of(int device) {
@@ -197,14 +203,13 @@ const std::string& why_none() {
 
 struct Plan::State {
   template <typename Problem>
-  State(const Problem& problem, const Target& target) {
+  State(const Problem& problem, const Target& target) : device(problem.device), what(describe(problem)) {
     graph.set_io_data_type(type_of(problem.dtype))
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT)
         .set_cuda_graph_retention(fe::CudaGraphRetention_t::NONE);  // a recording holds what it needs
     try {
       if (target.properties.empty()) {
-        const int device = current_device();
         const Handle handle(device);
         const Unrecorded unrecorded;
         graph.set_sm_version(architecture_of(device));
@@ -218,6 +223,7 @@ struct Plan::State {
     } catch (const std::exception& e) {  // the frontend's own, too
       why_none = e.what();
     }
+    cpu::log_dispatch(fmt::format("{}, on the GPU: {}", what, why_none.empty() ? "cudnn" : "own; " + why_none));
   }
 
   template <typename Problem>
@@ -233,8 +239,9 @@ struct Plan::State {
   }
 
   fe::graph::Graph graph;
+  int device;
   std::int64_t workspace = 0;
-  std::string why_none;
+  std::string what, why_none;
 };
 
 Plan::Plan(const Conv& conv, const Target& target) : state_(std::make_shared<State>(conv, target)) {}
@@ -243,10 +250,10 @@ Plan::Plan(const Attention& attention, const Target& target) : state_(std::make_
 const std::string& Plan::why_none() const { return state_->why_none; }
 std::int64_t Plan::workspace() const { return state_->workspace; }
 
-void Plan::run(std::initializer_list<const void*> operands, void* workspace, int device, cudaStream_t stream) const {
+void Plan::run(std::initializer_list<const void*> operands, cudaStream_t stream) const {
   // Its code goes with it, and a recording runs it again.
   if (detail::Recording* recording = detail::Recording::current()) recording->hold(state_);
-  const Handle handle(device);
+  const Handle handle(state_->device);
   if (const cudnnStatus_t status = fe::detail::set_stream(handle.get(), stream); status != CUDNN_STATUS_SUCCESS)
     throw Error(fmt::format("cuDNN: a handle's stream: {}", fe::detail::get_error_string(status)));
   std::unordered_map<std::int64_t, void*> by_uid;
@@ -255,7 +262,9 @@ void Plan::run(std::initializer_list<const void*> operands, void* workspace, int
     ++uid;
     if (operand) by_uid.emplace(uid, const_cast<void*>(operand));
   }
-  check(state_->graph.execute(handle.get(), by_uid, workspace));
+  Tensor workspace;
+  if (state_->workspace > 0) workspace = Tensor::empty({state_->workspace}, DType::u8, {DeviceType::cuda, state_->device});
+  check(state_->graph.execute(handle.get(), by_uid, workspace.defined() ? workspace.raw() : nullptr), state_->what);
 }
 
 }  // namespace vitrine::cuda::cudnn

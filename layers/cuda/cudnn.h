@@ -22,6 +22,7 @@ const std::string& why_none();
 // filter is [out, kernel_h, kernel_w, in / groups] or, of a transposed convolution, [in, kernel_h, kernel_w, out / groups]; all
 // are of one type, whose sums are f32. Pairs are of rows and columns.
 struct Conv {
+  int device = 0;
   DType dtype = DType::f32;
   bool rounds_f32 = false;  // to the ten bits of TF32
   bool is_transposed = false;
@@ -37,6 +38,7 @@ struct Conv {
 // key_heads, bias f32 [batch, heads, queries, keys] with axes of one that are for all, out contiguous. Strides are of the first
 // three axes.
 struct Attention {
+  int device = 0;
   DType dtype = DType::f16;
   std::int64_t batch = 0, queries = 0, keys = 0, heads = 0, key_heads = 0, dim = 0, value_dim = 0;
   std::int64_t q_strides[3] = {}, k_strides[3] = {}, v_strides[3] = {}, bias_size[3] = {}, bias_strides[3] = {};
@@ -54,16 +56,16 @@ struct Target {
   std::string_view properties{};
 };
 
-// What cuDNN has chosen for a shape.
+// What cuDNN has chosen for a problem on its device, which is the calling thread's. Copies are the same plan.
 class Plan {
  public:
   explicit Plan(const Conv& conv, const Target& target = {});
   explicit Plan(const Attention& attention, const Target& target = {});
 
   const std::string& why_none() const;  // empty: it can run
-  std::int64_t workspace() const;       // bytes
+  std::int64_t workspace() const;       // bytes that a run takes meanwhile
   // Queues it. Operands in the order of their enumeration, on 16 bytes; null: those that it does not have. Throws Error.
-  void run(std::initializer_list<const void*> operands, void* workspace, int device, cudaStream_t stream) const;
+  void run(std::initializer_list<const void*> operands, cudaStream_t stream) const;
 
  private:
   struct State;

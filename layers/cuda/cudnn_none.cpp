@@ -14,6 +14,6 @@ Plan::Plan(const Conv&, const Target&) {}
 Plan::Plan(const Attention&, const Target&) {}
 const std::string& Plan::why_none() const { return cudnn::why_none(); }
 std::int64_t Plan::workspace() const { return 0; }
-void Plan::run(std::initializer_list<const void*>, void*, int, cudaStream_t) const { throw Error("cuDNN: this build has none"); }
+void Plan::run(std::initializer_list<const void*>, cudaStream_t) const { throw Error("cuDNN: this build has none"); }
 
 }  // namespace vitrine::cuda::cudnn

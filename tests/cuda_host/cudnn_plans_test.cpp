@@ -48,7 +48,8 @@ Conv problem_of(const ConvLayer& c, DType dtype) {
   const std::int64_t pads = c.pad + c.pad_end;
   const std::int64_t out =
       c.is_transposed ? (c.side - 1) * c.stride - pads + c.kernel : (c.side + pads - c.kernel) / c.stride + 1;
-  return {.dtype = dtype,
+  return {.device = 0,
+          .dtype = dtype,
           .is_transposed = c.is_transposed,
           .batch = c.batch,
           .in = c.in,
@@ -70,7 +71,8 @@ Conv problem_of(const ConvLayer& c, DType dtype) {
 Attention problem_of(DType dtype, std::int64_t batch, std::int64_t queries, std::int64_t keys, std::int64_t heads,
                      std::int64_t key_heads, std::int64_t dim, std::int64_t value_dim, std::int64_t parts = 1) {
   const auto row = [&](std::int64_t of_heads, std::int64_t channels) { return parts * of_heads * channels; };
-  return {.dtype = dtype,
+  return {.device = 0,
+          .dtype = dtype,
           .batch = batch,
           .queries = queries,
           .keys = keys,
@@ -107,7 +109,7 @@ TEST_CASE("cuDNN has convolutions of our models, residual, bias and relu among t
                                    {"a UNet's block", 2, 32, 640, 640, 3, 1, 1, 1, 1, true, true, false, false},
                                    {"an encoder's step down", 1, 256, 256, 256, 3, 2, 0, 1, 1, false, true, false, false},
                                    {"a decoder's block", 1, 512, 256, 128, 3, 1, 1, 1, 1, false, true, false, false},
-                                   {"a decoder's last", 1, 512, 128, 3, 3, 1, 1, 1, 1, false, true, false, false},
+                                   {"a decoder's last", 16, 512, 128, 3, 3, 1, 1, 1, 1, false, true, false, false},
                                    {"without bias", 1, 28, 96, 192, 3, 2, 1, 1, 1, false, false, false, false},
                                    {"transposed", 1, 32, 256, 128, 4, 2, 1, 1, 1, false, false, false, true},
                                    {"transposed 2x2", 1, 32, 256, 128, 2, 2, 0, 0, 1, false, false, false, true},
@@ -117,7 +119,7 @@ TEST_CASE("cuDNN has convolutions of our models, residual, bias and relu among t
       INFO(layer.what << " " << name_of(dtype));
       const Plan plan(problem_of(layer, dtype), {90, kHopper});
       CHECK(plan.why_none() == "");
-      CHECK(plan.workspace() < std::int64_t{1} << 30);
+      CHECK(plan.workspace() <= std::int64_t{1} << 30);
     }
 }
 
