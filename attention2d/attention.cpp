@@ -171,14 +171,22 @@ std::string can_run_sm90(const Problem& p) {
 }
 void run_sm90(const Problem& p) { with_window_args(p, cuda::attention_ops().local_attention_sm90); }
 
-void run_cuda(const Problem& p) {
-  cuda::attention_ops().attention(
-      {p.q, p.k, p.v, p.scale, p.options.is_causal, p.options.bias, p.options.distance_bias, p.options.mask, p.out});
+cuda::AttentionArgs cuda_args(const Problem& p) {
+  const AttentionOptions& o = p.options;
+  return {p.q, p.k, p.v, p.scale, o.is_causal, o.bias, o.distance_bias, o.mask, p.out};
 }
+std::string can_run_cudnn(const Problem& p) {
+  const std::string reason = detail::is_elsewhere(DeviceType::cuda, p.q);
+  return reason.empty() ? cuda::attention_ops().lacks_cudnn(cuda_args(p)) : reason;
+}
+void run_cudnn(const Problem& p) { cuda::attention_ops().attention_cudnn(cuda_args(p)); }
+
+void run_flash_cuda(const Problem& p) { cuda::attention_ops().attention(cuda_args(p)); }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
+    {"cuda_cudnn", can_run_cudnn, run_cudnn},
     {"cuda_sm90", can_run_sm90, run_sm90},
-    {"cuda_flash", can_run_cuda, run_cuda},
+    {"cuda_flash", can_run_cuda, run_flash_cuda},
 #if defined(VITRINE_X86)
     {"flash_avx512_bf16", can_run_flash<cpu::Isa::avx512_bf16>, run_flash<cpu::Isa::avx512_bf16>},
     {"flash_avx512", can_run_flash<cpu::Isa::avx512>, run_flash<cpu::Isa::avx512>},

@@ -1,5 +1,6 @@
 # Set-up that quickstart.sh and ../tests/run.sh share; sourced, not run. Debian 12 or Ubuntu 24.04, as root or with sudo.
-# Leaves: the system packages, oneDNN in build/venv, the trained weights in build/weights, build/ configured.
+# Leaves: the system packages, oneDNN in build/venv (where CUDA is compiled the headers of cuDNN's frontend, too), the trained
+# weights in build/weights, build/ configured.
 # Every step is skipped where its result is there already.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -38,12 +39,26 @@ install_onednn() {
   touch "$done_mark"
 }
 
+# Headers that a build with CUDA can do without.
+install_cudnn_frontend() {
+  local wanted=$root/examples/requirements-cuda.txt
+  local done_mark=$build/venv/.requirements-cuda-$(sha256sum "$wanted" | cut -c1-16)
+  if [ -e "$done_mark" ]; then return; fi
+  say "installing headers of cuDNN's frontend into $build/venv"
+  if "$build/venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r "$wanted"; then
+    touch "$done_mark"
+  else
+    say "there are none: the build will have our own kernels only"
+  fi
+}
+
 install_weights() {
   "$build/venv/bin/python" "$root/weights/convert_focus.py" "$build/weights/vit_small_patch14_focus.safetensors" ||
     die "the photograph model could not be fetched and converted"
 }
 
 has_gpu() { [ -e /dev/nvidia0 ] && command -v nvcc >/dev/null; }
+wants_cuda() { has_gpu || [[ ${VITRINE_CMAKE_ARGS:-} == *-DVITRINE_CUDA=ON* ]]; }
 
 configure() {
   local cuda=OFF
@@ -59,6 +74,7 @@ set_up() {
   mkdir -p "$build"
   install_packages
   install_onednn
+  if wants_cuda; then install_cudnn_frontend; fi
   install_weights
   configure
 }

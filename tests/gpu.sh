@@ -64,10 +64,13 @@ if [ -n "$packed" ]; then
   tar -C "$bin" -xf "$packed" || die "$packed cannot be unpacked"
   export VITRINE_DATA=$bin/data VITRINE_SHARED_DIR=$bin/shared
   shared=$bin/shared
-  # cuBLASLt: of the toolkit, or of PyTorch's packages.
-  cublas=$(ldconfig -p | awk '/libcublasLt.so/ {print $NF; exit}')
-  [ -n "$cublas" ] || cublas=$(find / -name 'libcublasLt.so.1*' -not -path '/proc/*' 2>/dev/null | head -n 1)
-  export LD_LIBRARY_PATH=$bin/lib:$(dirname "${cublas:-/none}"):${LD_LIBRARY_PATH:-}
+  # cuBLASLt and cuDNN: of the toolkit, or of PyTorch's packages.
+  export LD_LIBRARY_PATH=$bin/lib:${LD_LIBRARY_PATH:-}
+  for library in libcublasLt.so.1 libcudnn.so.9; do
+    found=$(ldconfig -p | awk -v name="$library" 'index($1, name) {print $NF; exit}')
+    [ -n "$found" ] || found=$(find / -name "$library*" -not -path '/proc/*' 2>/dev/null | head -n 1)
+    LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$(dirname "${found:-/none}")
+  done
 else
   bin=$root/build/gpu
   arch=$capability
@@ -90,6 +93,8 @@ part() {
 
 part info 30 "$bin/vitrine" info --device cuda
 part tests 150 "$bin/test_cuda_gpu"
+# What cuDNN took of these.
+VITRINE_CUDNN=0 part tests_own 60 "$bin/test_cuda_gpu" "global attention*,attention with*,convolutions*"
 for cases in attention backbones generation; do
   for dtype in f32 f16 bf16; do
     [ -e "$shared/goldens/$cases/cases.json" ] &&
@@ -98,7 +103,7 @@ for cases in attention backbones generation; do
 done
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
-    part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device"
+    VITRINE_CUDNN=0 part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device"
   done
 fi
 python=${VITRINE_PYTHON:-python3}

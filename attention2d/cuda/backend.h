@@ -138,6 +138,9 @@ constexpr std::size_t kMostFocalLevels = 64;
 
 struct AttentionOps {
   VITRINE_CUDA_ATTENTION(VITRINE_CUDA_POINTER)
+  // The same as attention, by cuDNN's fused kernel (attention_cudnn.cpp), and why not; empty: it can.
+  void (*attention_cudnn)(const AttentionArgs& args);
+  std::string (*lacks_cudnn)(const AttentionArgs& args);
   // Why local_attention_sm90 cannot run, or (where nobody asks for it by name) should not; empty: it can.
   std::string (*lacks_sm90)(const LocalArgs& args, bool is_asked_for);
 };

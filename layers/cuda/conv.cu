@@ -1,5 +1,6 @@
 // Convolutions as products with the patches of a map; depth-wise ones, which have nothing to multiply matrices with, one value a
 // thread.
+#include <vitrine/layers/cuda/conv.h>
 #include <vitrine/layers/cuda/gemm.h>
 #include <vitrine/layers/cuda/ops.h>
 
@@ -29,26 +30,6 @@ void depthwise_kernel(Patches<T> patches, Output o, detail::MapStrides y_strides
   y[at(y_strides)] = from_float<T>(sum);
 }
 
-// [groups x out, taps x in] for the product, [taps, out] for depth-wise ones; from PyTorch's orders.
-Tensor pack_weight(const detail::ConvShape& s, const Tensor& weight, bool is_depthwise) {
-  const std::int64_t groups = s.options.groups, in = s.in / groups, out = s.out / groups, taps = s.kernel_h * s.kernel_w;
-  Tensor packed = Tensor::empty({s.out, taps * in});
-  const float* from = weight.data<float>();
-  float* to = packed.data<float>();
-  for (std::int64_t g = 0; g < groups; ++g)
-    for (std::int64_t o = 0; o < out; ++o)
-      for (std::int64_t i = 0; i < in; ++i)
-        for (std::int64_t t = 0; t < taps; ++t) {
-          const float value =
-              s.transposed ? from[((g * in + i) * out + o) * taps + t] : from[((g * out + o) * in + i) * taps + t];
-          if (is_depthwise)
-            to[t * s.out + g * out + o] = value;
-          else
-            to[((g * out + o) * taps + t) * in + i] = value;
-        }
-  return packed;
-}
-
 bool is_contiguous(const detail::MapStrides& s, std::int64_t height, std::int64_t width, std::int64_t channels) {
   return s.column == channels && s.row == width * channels && s.image == height * width * channels;
 }
@@ -56,72 +37,91 @@ bool is_contiguous(const detail::MapStrides& s, std::int64_t height, std::int64_
 class OwnConv final : public detail::PackedConv {
  public:
   OwnConv(const detail::ConvShape& shape, const Tensor& weight, const Tensor& bias, DType dtype, Device device)
-      : shape_(shape),
-        is_depthwise_(shape.in == shape.options.groups),
-        weight_(pack_weight(shape, weight, is_depthwise_).to(dtype).to(device)),
-        bias_(bias.to(device)) {}
+      : shape_(shape), weight_(order_conv_weight(shape, weight).to(dtype).to(device)), bias_(bias.to(device)) {}
 
   DType dtype() const override { return weight_.dtype(); }
-  bool takes_views() const override { return is_depthwise_; }
-
-  void run(const detail::ConvCall& call) const override {
-    const Conv2dOptions& options = shape_.options;
-    const std::int64_t groups = options.groups, in = shape_.in / groups, out = shape_.out / groups;
-    const auto taps = static_cast<int>(shape_.kernel_h * shape_.kernel_w);
-    const std::int64_t rows = call.batch * call.out_height * call.out_width;
-    const Output o{.rows = rows,
-                   .columns = is_depthwise_ ? shape_.out : out,
-                   .y_stride = call.y_strides.column,
-                   .residual_stride = call.residual_strides.column,
-                   .bias = data_or_null<float>(bias_),
-                   .activation = call.activation,
-                   .activate_sum = call.activate_sum,
-                   .has_residual = call.residual != nullptr};
-    if (!is_depthwise_ && (!is_contiguous(call.y_strides, call.out_height, call.out_width, shape_.out) ||
-                           (call.residual && !is_contiguous(call.residual_strides, call.out_height, call.out_width, shape_.out))))
-      throw Error("cuda: conv2d: y or the residual is a view");
-    with_float_type(weight_.dtype(), [&](auto type) {
-      using T = decltype(type);
-      const auto& s = call.x_strides;
-      const Patches<T> x{.x = static_cast<const T*>(call.x),
-                         .batch = call.batch,
-                         .height = call.height,
-                         .width = call.width,
-                         .out_height = call.out_height,
-                         .out_width = call.out_width,
-                         .image = s.image,
-                         .line = s.row,
-                         .column = s.column,
-                         .channels = in,
-                         .kernel_w = static_cast<int>(shape_.kernel_w),
-                         .taps = taps,
-                         .stride_h = static_cast<int>(options.stride_h),
-                         .stride_w = static_cast<int>(options.stride_w),
-                         .pad_h = static_cast<int>(options.pad_h),
-                         .pad_w = static_cast<int>(options.pad_w),
-                         .dilation_h = static_cast<int>(options.dilation_h),
-                         .dilation_w = static_cast<int>(options.dilation_w),
-                         .is_transposed = shape_.transposed,
-                         .is_aligned = is_aligned_16(call.x) && (s.image | s.row | s.column | in) % 8 == 0};
-      const auto* residual = static_cast<const T*>(call.residual);
-      auto* y = static_cast<T*>(call.y);
-      if (is_depthwise_)
-        launch({.op = "depthwise_conv2d", .x = weight_, .grid = blocks_for(rows * shape_.out, 256), .threads = 256},
-               depthwise_kernel<T>, x, o, call.y_strides, call.residual_strides, out, data_of<T>(weight_), residual, y);
-      else
-        gemm<T>(shape_.transposed ? "conv_transpose2d" : "conv2d", weight_, x,
-                MatrixRows<T>{data_of<T>(weight_), shape_.out, taps * in, taps * in, (taps * in) % 8 == 0}, taps * in, o, groups,
-                residual, y);
-    });
-  }
+  bool takes_views() const override { return is_depthwise(shape_); }
+  void run(const detail::ConvCall& call) const override { run_own_conv(shape_, weight_, bias_, call); }
 
  private:
   detail::ConvShape shape_;
-  bool is_depthwise_;
   Tensor weight_, bias_;
 };
 
 }  // namespace
+
+bool is_depthwise(const detail::ConvShape& shape) { return shape.in == shape.options.groups; }
+
+Tensor order_conv_weight(const detail::ConvShape& s, const Tensor& weight) {
+  const std::int64_t groups = s.options.groups, in = s.in / groups, out = s.out / groups, taps = s.kernel_h * s.kernel_w;
+  Tensor ordered = Tensor::empty({s.out, taps * in});
+  const float* from = weight.data<float>();
+  float* to = ordered.data<float>();
+  for (std::int64_t g = 0; g < groups; ++g)
+    for (std::int64_t o = 0; o < out; ++o)
+      for (std::int64_t i = 0; i < in; ++i)
+        for (std::int64_t t = 0; t < taps; ++t) {
+          const float value =
+              s.transposed ? from[((g * in + i) * out + o) * taps + t] : from[((g * out + o) * in + i) * taps + t];
+          if (is_depthwise(s))
+            to[t * s.out + g * out + o] = value;
+          else
+            to[((g * out + o) * taps + t) * in + i] = value;
+        }
+  return ordered;
+}
+
+void run_own_conv(const detail::ConvShape& shape, const Tensor& weight, const Tensor& bias, const detail::ConvCall& call) {
+  const Conv2dOptions& options = shape.options;
+  const bool depthwise = is_depthwise(shape);
+  const std::int64_t groups = options.groups, in = shape.in / groups, out = shape.out / groups;
+  const auto taps = static_cast<int>(shape.kernel_h * shape.kernel_w);
+  const std::int64_t rows = call.batch * call.out_height * call.out_width;
+  const Output o{.rows = rows,
+                 .columns = depthwise ? shape.out : out,
+                 .y_stride = call.y_strides.column,
+                 .residual_stride = call.residual_strides.column,
+                 .bias = data_or_null<float>(bias),
+                 .activation = call.activation,
+                 .activate_sum = call.activate_sum,
+                 .has_residual = call.residual != nullptr};
+  if (!depthwise && (!is_contiguous(call.y_strides, call.out_height, call.out_width, shape.out) ||
+                     (call.residual && !is_contiguous(call.residual_strides, call.out_height, call.out_width, shape.out))))
+    throw Error("cuda: conv2d: y or the residual is a view");
+  with_float_type(weight.dtype(), [&](auto type) {
+    using T = decltype(type);
+    const auto& s = call.x_strides;
+    const Patches<T> x{.x = static_cast<const T*>(call.x),
+                       .batch = call.batch,
+                       .height = call.height,
+                       .width = call.width,
+                       .out_height = call.out_height,
+                       .out_width = call.out_width,
+                       .image = s.image,
+                       .line = s.row,
+                       .column = s.column,
+                       .channels = in,
+                       .kernel_w = static_cast<int>(shape.kernel_w),
+                       .taps = taps,
+                       .stride_h = static_cast<int>(options.stride_h),
+                       .stride_w = static_cast<int>(options.stride_w),
+                       .pad_h = static_cast<int>(options.pad_h),
+                       .pad_w = static_cast<int>(options.pad_w),
+                       .dilation_h = static_cast<int>(options.dilation_h),
+                       .dilation_w = static_cast<int>(options.dilation_w),
+                       .is_transposed = shape.transposed,
+                       .is_aligned = is_aligned_16(call.x) && (s.image | s.row | s.column | in) % 8 == 0};
+    const auto* residual = static_cast<const T*>(call.residual);
+    auto* y = static_cast<T*>(call.y);
+    if (depthwise)
+      launch({.op = "depthwise_conv2d", .x = weight, .grid = blocks_for(rows * shape.out, 256), .threads = 256},
+             depthwise_kernel<T>, x, o, call.y_strides, call.residual_strides, out, data_of<T>(weight), residual, y);
+    else
+      gemm<T>(shape.transposed ? "conv_transpose2d" : "conv2d", weight, x,
+              MatrixRows<T>{data_of<T>(weight), shape.out, taps * in, taps * in, (taps * in) % 8 == 0}, taps * in, o, groups,
+              residual, y);
+  });
+}
 
 namespace ops {
 

@@ -8,8 +8,6 @@
 // A shape's algorithm is the library's first choice, asked for once and kept. f32 is exact; VITRINE_TF32=1 lets tensor cores
 // round its operands to ten bits. Shapes that the library has nothing for run on the own product.
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include <cublasLt.h>
@@ -37,14 +35,6 @@ cublasLtHandle_t handle() {
     return h;
   }();
   return made;
-}
-
-bool rounds_f32() {
-  static const bool asked = [] {
-    const char* text = std::getenv("VITRINE_TF32");
-    return text && std::strcmp(text, "1") == 0;
-  }();
-  return asked;
 }
 
 cudaDataType_t type_of(DType dtype) { return dtype == DType::f32 ? CUDA_R_32F : dtype == DType::f16 ? CUDA_R_16F : CUDA_R_16BF; }

@@ -14,6 +14,8 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -27,6 +29,7 @@
 #include <fmt/format.h>
 
 #include <vitrine/layers/context.h>
+#include <vitrine/layers/cuda/conv.h>
 #include <vitrine/layers/cuda/linear.h>
 #include <vitrine/layers/cuda/ops.h>
 #include <vitrine/layers/error.h>
@@ -39,7 +42,47 @@ void check(cudaError_t status, std::string_view what) {
   throw Error(fmt::format("cuda: {}: {}", what, cudaGetErrorString(status)));
 }
 
+bool rounds_f32() {
+  static const bool asked = [] {
+    const char* text = std::getenv("VITRINE_TF32");
+    return text && std::strcmp(text, "1") == 0;
+  }();
+  return asked;
+}
+
+// "80-real" is machine code, for 8.0 and later 8.x; "80-virtual" is compiled for the GPU when it is loaded, for 8.0 and
+// everything later; "80" is both. "90a" uses what only 9.0 has, "100f" what only 10.x have.
+bool can_run(std::string_view architectures, int major, int minor) {
+  while (!architectures.empty()) {
+    const std::size_t end = std::min(architectures.find_first_of(",;"), architectures.size());
+    const std::string_view one = architectures.substr(0, end);
+    architectures.remove_prefix(std::min(end + 1, architectures.size()));
+    if (one == "all" || one == "all-major" || one == "native") return true;
+    int number = 0;
+    const std::string_view rest(std::from_chars(one.data(), one.data() + one.size(), number).ptr, one.data() + one.size());
+    const int gpu = 10 * major + minor;
+    const bool is_newer = rest.starts_with('a')                      ? gpu == number
+                          : rest.starts_with('f') || rest == "-real" ? major == number / 10 && gpu >= number
+                                                                     : gpu >= number;
+    if (number > 0 && is_newer) return true;
+  }
+  return false;
+}
+
 namespace {
+
+void check_architecture(int device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), fmt::format("device {}", device));
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), fmt::format("device {}", device));
+  if (can_run(VITRINE_CUDA_ARCHITECTURES, major, minor)) return;
+  cudaDeviceProp properties{};
+  cudaGetDeviceProperties(&properties, device);
+  throw Error(
+      fmt::format("cuda:{}: {} has compute capability {}.{}, but this build is for {}: build with "
+                  "-DVITRINE_CUDA_ARCHITECTURES={}{}, or use --device cpu",
+                  device, properties.name, major, minor, VITRINE_CUDA_ARCHITECTURES, major, minor));
+}
 
 // What a stream is recording.
 struct Recording {
@@ -52,6 +95,7 @@ struct Recording {
 class Stream {
  public:
   explicit Stream(int device) : device_(device) {
+    check_architecture(device);
     check(cudaSetDevice(device), fmt::format("device {}", device));
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a new stream");
   }
@@ -437,7 +481,7 @@ CudaDevices devices() {
 
 constexpr Runtime kRuntime{devices, allocate,          copy,           upload,          download,      set_zero, synchronize,
                            memory,  reset_peak_memory, current_stream, begin_recording, end_recording, replay};
-constexpr Ops kOps{VITRINE_CUDA_ALL_OPS pack_linear_cublas, ops::pack_conv};
+constexpr Ops kOps{VITRINE_CUDA_ALL_OPS pack_linear_cublas, pack_conv_cudnn};
 constexpr Backend kBackend{VITRINE_VERSION, kRuntime, kOps};
 
 }  // namespace

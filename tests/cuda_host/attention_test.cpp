@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 #include <random>
+#include <string_view>
 
 #include <vitrine/attention2d/attention.h>
 #include <vitrine/attention2d/grouped.h>
@@ -38,16 +39,20 @@ void check_attention(const Sizes& c, DType dtype, bool is_dense) {
   multiply_(none, Tensor::zeros({1}));
   activate_(mask, Activation::relu);
   mask = mask.to(DType::boolean);
-  const auto check = [&](const char* what, const Tensor& extra, const auto& options_of) {
+  const auto check = [&](const char* what, const Tensor& extra, const auto& options_of, std::string_view impl = {}) {
     check_same(
         what, dtype, {q, k, v, extra},
         [&](auto t) {
-          return attention(laid_out(t[0], is_dense), laid_out(t[1], is_dense), laid_out(t[2], is_dense), options_of(t[3]));
+          AttentionOptions o = options_of(t[3]);
+          if (t[0].device() == test::kGpu) o.impl = impl;
+          return attention(laid_out(t[0], is_dense), laid_out(t[1], is_dense), laid_out(t[2], is_dense), o);
         },
         bound_of(dtype));
   };
   check("attention", {}, [](const Tensor&) { return AttentionOptions{}; });
   check("causal", {}, [](const Tensor&) { return AttentionOptions{.is_causal = true}; });
+  check(
+      "flash", {}, [](const Tensor&) { return AttentionOptions{}; }, "cuda_flash");  // where others come before it, too
   check("negative scale", {}, [](const Tensor&) { return AttentionOptions{.scale = -0.2f}; });
   check("bias", bias, [](const Tensor& t) { return AttentionOptions{.scale = 0.3f, .bias = t}; });
   check("distance_bias", distances, [](const Tensor& t) { return AttentionOptions{.is_causal = true, .distance_bias = t}; });
@@ -156,6 +161,28 @@ TEST_CASE("global attention on the device", "[cuda_host]") {
                            {1, 5, 7, 1, 1, 200, 512}})
       check_attention(c, dtype, true);
   }
+}
+
+TEST_CASE("attention with cuDNN on the device", "[cuda_host]") {
+  cuda::emulation::install();
+  cuda::emulation::set_cudnn(true);
+  const std::int64_t before = cuda::emulation::cudnn_runs();
+  for (const DType dtype : {DType::f16, DType::bf16}) {
+    for (const Sizes& c : {Sizes{2, 17, 17, 2, 2, 64, 64}, {1, 20, 33, 4, 2, 40, 24}, {1, 9, 5, 1, 1, 200, 136}})
+      check_attention(c, dtype, true);
+    // Views of one projection, as they are, and biases for all images or heads.
+    const Tensor qkv = random({2, 21, 3, 4, 32}, dtype, 7);
+    for (const Shape& size : {Shape{2, 4, 21, 21}, {1, 1, 21, 21}, {1, 4, 1, 21}, {2, 1, 1, 21}})
+      check_same(
+          "views", dtype, {qkv, random(size, DType::f32, 8)},
+          [](auto t) {
+            const Tensor whole = t[0].contiguous();
+            return attention(whole.select(2, 0), whole.select(2, 1), whole.select(2, 2), {.bias = t[1].contiguous()});
+          },
+          bound_of(dtype));
+  }
+  CHECK(cuda::emulation::cudnn_runs() > before);
+  cuda::emulation::set_cudnn(false);
 }
 
 TEST_CASE("grouped attention on the device", "[cuda_host]") {

@@ -51,6 +51,7 @@ struct CUevent_st {
 namespace {
 
 std::atomic<std::int64_t> waits{0};
+int capability[2] = {9, 0};
 constexpr std::size_t kMemory = std::size_t{8} << 30;
 
 std::mutex blocks_mutex;
@@ -115,6 +116,11 @@ void queue_launch(CUstream_st* stream, std::function<void()> work) {
 
 std::int64_t stream_waits() { return waits; }
 
+void set_compute_capability(int major, int minor) {
+  capability[0] = major;
+  capability[1] = minor;
+}
+
 }  // namespace vitrine::cuda::emulation
 
 const char* cudaGetErrorString(cudaError_t error) {
@@ -137,15 +143,15 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"host harness", kMemory, 9, 0};
+  *properties = {"host harness", kMemory, capability[0], capability[1]};
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = capability[attribute == cudaDevAttrComputeCapabilityMinor];
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
-  return cudaSuccess;
-}
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult* result) {
   const bool is_known = std::string_view(symbol) == "cuTensorMapEncodeTiled";

@@ -368,8 +368,10 @@ void wait_deferred(int left) {
   groups.erase(groups.begin(), kept);
 }
 
-// No exception passes a fiber: the scheduler throws.
-void fault(const char* what) { running->fault = what; }
+// No exception passes a fiber: the scheduler throws, of the first.
+void fault(const char* what) {
+  if (!running->fault) running->fault = what;
+}
 
 void async_copy(void* to, const void* from, bool valid) {
   if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0 || (valid && reinterpret_cast<std::uintptr_t>(from) % 16 != 0))

@@ -19,13 +19,22 @@ struct State {
 static_assert(sizeof(State) == sizeof(std::uint64_t));
 constexpr std::uint16_t kUnknown = 0xffff;  // what shared memory holds when a block begins
 
+bool is_shared(const void* p, std::size_t bytes) {
+  const std::ptrdiff_t at = static_cast<const std::byte*>(p) - block().shared;
+  if (at >= 0 && at + static_cast<std::ptrdiff_t>(bytes) <= static_cast<std::ptrdiff_t>(block().shared_bytes)) return true;
+  fault("an address is outside of shared memory");
+  return false;
+}
+
 State load(const std::uint64_t* arrivals) {
-  State state;
+  State state{1, 1, 0, 0};
+  if (!is_shared(arrivals, sizeof state)) return state;
   std::memcpy(&state, arrivals, sizeof state);
   if (state.count == kUnknown) fault("arrivals are counted before they are initialized");
   return state;
 }
 void store(std::uint64_t* arrivals, State state) {
+  if (!is_shared(arrivals, sizeof state)) return;
   if (state.missing == 0 && state.bytes == 0) {
     state.missing = state.count;
     state.phase ^= 1u;
@@ -41,15 +50,13 @@ unsigned swizzled(unsigned address) { return address ^ (address >> 7 & 7u) << 4;
 }  // namespace
 
 unsigned shared_address(const void* p) {
-  const std::ptrdiff_t at = static_cast<const std::byte*>(p) - block().shared;
-  if (at < 0 || at >= static_cast<std::ptrdiff_t>(block().shared_bytes)) fault("an address is outside of shared memory");
-  return kBase + static_cast<unsigned>(at);
+  return is_shared(p, 1) ? kBase + static_cast<unsigned>(static_cast<const std::byte*>(p) - block().shared) : kBase;
 }
 
 void init_arrivals(std::uint64_t* arrivals, int count) {
   const auto threads = static_cast<std::uint16_t>(count);
   const State state{threads, threads, 0, 0};
-  std::memcpy(arrivals, &state, sizeof state);
+  if (is_shared(arrivals, sizeof state)) std::memcpy(arrivals, &state, sizeof state);
 }
 
 void arrive(std::uint64_t* arrivals, int announced_bytes) {

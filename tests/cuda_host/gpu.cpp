@@ -31,6 +31,9 @@ std::int64_t launches() {  // not counted: each question sees one more
 
 std::int64_t stream_waits() { return 0; }  // not counted
 
+void set_cudnn(bool) {}  // the machine's own; VITRINE_CUDNN=0 leaves it out
+std::int64_t cudnn_runs() { return launches(); }
+
 MemoryStats device_memory() { return backend().runtime.memory({DeviceType::cuda, 0}); }
 void reset_peak_device_memory() { backend().runtime.reset_peak_memory({DeviceType::cuda, 0}); }
 

@@ -247,7 +247,7 @@ TEST_CASE("boxes of the harness are turned as the copy engine does, with zeros o
       if (got[row * 64 + piece * 8 + channel % 8] != expected) FAIL_CHECK("row " << row << " channel " << channel);
     }
   CHECK_THROWS_WITH(run(sizeof(Boxes), box, map_of(x_gpu, 64), 0, 0, to, false), test::contains("which nobody brings"));
-  CHECK_THROWS_WITH(run(1024, box, map_of(x_gpu, 64), 0, 0, to, true), test::contains("does not fit into shared memory"));
+  CHECK_THROWS_WITH(run(1024, box, map_of(x_gpu, 64), 0, 0, to, true), test::contains("outside of shared memory"));
   Tensor z = Tensor::zeros({256}, DType::f32, kGpu);
   CHECK_THROWS_WITH(run(sizeof(Boxes), counts_memory_as_it_is, data_of<float>(z)), test::contains("before they are initialized"));
 }

@@ -3,7 +3,9 @@
 
 #include <vector>
 
+#include <vitrine/layers/context.h>
 #include <vitrine/layers/cuda/launch.h>
+#include <vitrine/layers/cuda/runtime.h>
 
 #include "../layers/support.h"
 #include "cuda_host/backend.h"
@@ -192,6 +194,32 @@ TEST_CASE("tensors on the device are out of the host's reach", "[cuda_host]") {
   }
   CHECK(emulation::device_memory().in_use == before);
   CHECK_THROWS_WITH(Tensor::empty({std::int64_t{1} << 40}, DType::f32, x.device()), test::contains("out of memory"));
+}
+
+TEST_CASE("which GPUs code for an architecture runs on", "[cuda_host]") {
+  for (const char* architectures : {"90a", "90a-real", "80;90a", "90", "80-virtual", "90-real", "80,86-virtual", "all", "native"})
+    CHECK(can_run(architectures, 9, 0));
+  for (const char* architectures : {"80-real", "86-real,100", "100a", "", "nonsense"}) CHECK_FALSE(can_run(architectures, 9, 0));
+  CHECK(can_run("80-real", 8, 6));
+  CHECK_FALSE(can_run("86-real", 8, 0));
+  CHECK_FALSE(can_run("86", 8, 0));
+  CHECK(can_run("80", 12, 1));
+  CHECK_FALSE(can_run("90a", 10, 0));
+  CHECK(can_run("100f", 10, 3));
+  CHECK_FALSE(can_run("100f", 11, 0));
+  CHECK_FALSE(can_run("90a,100a", 12, 0));
+}
+
+TEST_CASE("a GPU that the build has no code for is named in one line", "[cuda_host]") {
+  emulation::install();
+  Context context;
+  const ContextScope scope(context);
+  emulation::set_compute_capability(8, 6);
+  CHECK_THROWS_WITH(Tensor::zeros({1}, DType::f32, {DeviceType::cuda, 0}),
+                    "cuda:0: host harness has compute capability 8.6, but this build is for 90a: build with "
+                    "-DVITRINE_CUDA_ARCHITECTURES=86, or use --device cpu");
+  emulation::set_compute_capability(9, 0);
+  CHECK(Tensor::zeros({1}, DType::f32, {DeviceType::cuda, 0}).defined());
 }
 
 }  // namespace vitrine::cuda

@@ -204,6 +204,48 @@ void check_layer(const char* what, DType dtype, const std::vector<std::pair<std:
       what, dtype, {x}, [&](auto t) { return t[0].device() == kGpu ? there(t[0]) : here(t[0]); }, bound);
 }
 
+struct ConvCase {
+  const char* what;
+  std::int64_t in, out, kernel_h, kernel_w;
+  Conv2dOptions options;
+  bool transposed = false;
+};
+constexpr ConvCase kConvolutions[] = {
+    {"3x3", 16, 24, 3, 3, {.pad_h = 1, .pad_w = 1}},
+    {"strided", 3, 8, 4, 3, {.stride_h = 2, .stride_w = 3, .pad_h = 2, .pad_w = 0, .pad_end_h = 1}},
+    {"dilated groups", 12, 6, 3, 2, {.pad_h = 2, .pad_w = 2, .dilation_h = 2, .dilation_w = 3, .groups = 3}},
+    {"groups of 8", 16, 32, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = 2}},
+    {"patches, no bias", 8, 16, 3, 2, {.stride_h = 3, .stride_w = 2, .bias = false}},
+    {"depth-wise", 7, 7, 5, 3, {.stride_h = 2, .pad_h = 2, .pad_w = 1, .groups = 7}},
+    {"depth-wise, twice the channels", 5, 10, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = 5}},
+    {"pointwise, strided", 8, 9, 1, 1, {.stride_h = 2, .stride_w = 2}},
+    {"transposed", 8, 16, 4, 4, {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}, true},
+    {"transposed groups", 6, 4, 3, 2, {.stride_h = 3, .stride_w = 2, .pad_h = 1, .groups = 2, .output_pad_h = 1}, true}};
+
+enum class Added { nothing, kept, given };  // the sum is made in the memory of a residual that was given away
+
+void check_convolution(const ConvCase& c, DType dtype, Activation activation, Added added = Added::nothing,
+                       bool activate_sum = false) {
+  INFO("activation " << static_cast<int>(activation) << " added " << static_cast<int>(added) << " before it " << activate_sum);
+  const std::int64_t groups = c.options.groups;
+  const Shape shape =
+      c.transposed ? Shape{c.in, c.out / groups, c.kernel_h, c.kernel_w} : Shape{c.out, c.in / groups, c.kernel_h, c.kernel_w};
+  const auto scale = 1.0f / std::sqrt(static_cast<float>(c.in / groups * c.kernel_h * c.kernel_w));
+  std::vector<std::pair<std::string, Tensor>> parameters{{"weight", test::random(shape, DType::f32, 1, scale)}};
+  if (c.options.bias) parameters.emplace_back("bias", test::random({c.out}, DType::f32, 2));
+  check_layer(c.what, dtype, parameters, test::random({2, 9, 11, c.in}, dtype, 3), [&](const Weights& w) {
+    return [&, layer = c.transposed ? Conv2d() : Conv2d(w, c.in, c.out, c.kernel_h, c.kernel_w, c.options),
+            turned = c.transposed ? ConvTranspose2d(w, c.in, c.out, c.kernel_h, c.kernel_w, c.options)
+                                  : ConvTranspose2d()](const Tensor& t) {
+      if (turned.defined()) return turned(t, activation);
+      if (added == Added::nothing) return layer(t, {.activation = activation});
+      Tensor residual = test::random(layer(t).shape(), dtype, 4).to(t.device());
+      const Tensor kept = added == Added::kept ? residual : Tensor();
+      return layer(t, {.activation = activation, .residual = std::move(residual), .activate_sum = activate_sum});
+    };
+  });
+}
+
 }  // namespace
 
 TEST_CASE("linear layers on the device", "[cuda_host]") {
@@ -240,37 +282,8 @@ TEST_CASE("linear layers on the device", "[cuda_host]") {
 
 TEST_CASE("convolutions on the device", "[cuda_host]") {
   cuda::emulation::install();
-  struct Case {
-    const char* what;
-    std::int64_t in, out, kernel_h, kernel_w;
-    Conv2dOptions options;
-    bool transposed = false;
-  };
-  const Case cases[] = {
-      {"3x3", 16, 24, 3, 3, {.pad_h = 1, .pad_w = 1}},
-      {"strided", 3, 8, 4, 3, {.stride_h = 2, .stride_w = 3, .pad_h = 2, .pad_w = 0, .pad_end_h = 1}},
-      {"dilated groups", 12, 6, 3, 2, {.pad_h = 2, .pad_w = 2, .dilation_h = 2, .dilation_w = 3, .groups = 3}},
-      {"depth-wise", 7, 7, 5, 3, {.stride_h = 2, .pad_h = 2, .pad_w = 1, .groups = 7}},
-      {"depth-wise, twice the channels", 5, 10, 3, 3, {.pad_h = 1, .pad_w = 1, .groups = 5}},
-      {"pointwise, strided", 8, 9, 1, 1, {.stride_h = 2, .stride_w = 2}},
-      {"transposed", 8, 16, 4, 4, {.stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}, true},
-      {"transposed groups", 6, 4, 3, 2, {.stride_h = 3, .stride_w = 2, .pad_h = 1, .groups = 2, .output_pad_h = 1}, true}};
   for (const DType dtype : test::kFloats)
-    for (const Case& c : cases) {
-      const std::int64_t groups = c.options.groups;
-      const Shape shape = c.transposed ? Shape{c.in, c.out / groups, c.kernel_h, c.kernel_w}
-                                       : Shape{c.out, c.in / groups, c.kernel_h, c.kernel_w};
-      const auto scale = 1.0f / std::sqrt(static_cast<float>(c.in / groups * c.kernel_h * c.kernel_w));
-      const Tensor weight = test::random(shape, DType::f32, 1, scale), bias = test::random({c.out}, DType::f32, 2);
-      check_layer(c.what, dtype, {{"weight", weight}, {"bias", bias}}, test::random({2, 9, 11, c.in}, dtype, 3),
-                  [&](const Weights& w) {
-                    return [layer = c.transposed ? Conv2d() : Conv2d(w, c.in, c.out, c.kernel_h, c.kernel_w, c.options),
-                            turned = c.transposed ? ConvTranspose2d(w, c.in, c.out, c.kernel_h, c.kernel_w, c.options)
-                                                  : ConvTranspose2d()](const Tensor& t) {
-                      return turned.defined() ? turned(t, Activation::silu) : layer(t, {.activation = Activation::silu});
-                    };
-                  });
-    }
+    for (const ConvCase& c : kConvolutions) check_convolution(c, dtype, Activation::silu);
   const Tensor x = test::random({2, 6, 5, 4}, DType::bf16, 3), y = test::random({2, 6, 5, 4}, DType::bf16, 4);
   check_layer("depth-wise, added to a view", DType::bf16, {{"weight", test::random({4, 1, 3, 3})}, {"bias", test::random({4})}},
               x, [&](const Weights& w) {
@@ -280,6 +293,22 @@ TEST_CASE("convolutions on the device", "[cuda_host]") {
                   return sum;
                 };
               });
+}
+
+TEST_CASE("convolutions with cuDNN and what follows them on the device", "[cuda_host]") {
+  cuda::emulation::install();
+  cuda::emulation::set_cudnn(true);
+  const std::int64_t before = cuda::emulation::cudnn_runs();
+  for (const DType dtype : test::kFloats)
+    for (const ConvCase& c : kConvolutions)
+      for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu}) {
+        check_convolution(c, dtype, activation);
+        if (c.transposed) continue;
+        for (const Added added : {Added::kept, Added::given})
+          for (const bool activate_sum : {false, true}) check_convolution(c, dtype, activation, added, activate_sum);
+      }
+  CHECK(cuda::emulation::cudnn_runs() > before);
+  cuda::emulation::set_cudnn(false);
 }
 
 }  // namespace vitrine
