@@ -222,9 +222,13 @@ VITRINE_KERNEL(kThreads)
 void attention_kernel(VITRINE_GRID_CONSTANT const Problem p, VITRINE_GRID_CONSTANT const Sm90Maps maps) {
 #if defined(VITRINE_SM90)
   Tile tile;
-  if (!tile_at(p, block_index().x, tile)) return;
+  // The last first: of causal attention it has the most steps.
+  if (!tile_at(p, grid_size().x - 1 - block_index().x, tile)) return;
   auto& tiles = *reinterpret_cast<Tiles<kDim>*>(shared_memory());
   if (thread_index() == 0) {
+    prefetch_map(maps.q);
+    prefetch_map(maps.k);
+    prefetch_map(maps.v);
     init_arrivals(tiles.q_there, 1);
     for (int stage = 0; stage < kStages; ++stage) {
       init_arrivals(tiles.k_there[stage], 1);

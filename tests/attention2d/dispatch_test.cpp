@@ -41,7 +41,7 @@ TEST_CASE("attend with the scalar kernels", "[.]") { attend("flash_scalar", "fus
 TEST_CASE("the implementation that was asked for runs") {
   std::string output = child_output("", "attend with the reference");
   INFO(output);
-  CHECK_THAT(output, contains("f32: reference; not cuda: "));
+  CHECK_THAT(output, contains("f32: reference; not cuda_cudnn: "));
   CHECK_THAT(output, contains("fused_scalar: impl is 'reference'"));
   output = child_output("", "attend with the scalar kernels");
   CHECK_THAT(output, contains("f32: flash_scalar"));
