@@ -103,16 +103,42 @@ for cases in attention backbones generation; do
 done
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
-    VITRINE_CUDNN=0 part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device"
+    VITRINE_CUDNN=0 part "sanitizer_$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cuda_gpu" "global attention on the device,*for 9.0"
   done
 fi
 python=${VITRINE_PYTHON:-python3}
+peers=$root/../shared/peers
+ours="$bin/vitrine benchmark {case} --dtype {dtype} --batch-size {batch} --seconds {seconds} --device cuda --json"
+# peers SCRIPT NAME SECONDS OPTIONS...: the shared peers and ours in turns.
+peers() {
+  local script=$1 name=$2 limit=$3
+  shift 3
+  [ -e "$peers/$script.py" ] &&
+    part "$name" "$limit" "$python" "$peers/$script.py" --device cuda --dtype bf16 --seconds 1 --rounds 2 --exec "$ours" --exec-name ours \
+      --json "$out/$name.json" "$@"
+}
 if "$python" -c 'import torch, timm; assert torch.cuda.is_available()' 2>/dev/null; then
   part bench_models 150 "$python" "$root/tests/bench/gpu_models.py" --vitrine "$bin/vitrine" --out "$out/bench_models.md"
+  # Neighborhoods beside flex attention and beside our own kernels for all GPUs; what full attention takes at the same size.
+  peers bench_attention bench_neighborhoods 90 --peers flex --exec "$ours --impl cuda_tiles" --exec-name tiles \
+    --cases na2d_256x256_h24_d128_k80,na1d_32768_h1_d128_k2047,na2d_64x64_h4_d64_k13,na3d_16x28x28_h2_d64_k7,na2d_56x56_h2_d32_k7
+  peers bench_attention bench_full 60 --peers eager --exec "$ours --impl cuda_sm90" --exec-name sm90 --exec "$ours --impl cuda_flash" \
+    --exec-name flash --cases sdpa_h24_n65536_d128,sdpa_h1_n32768_d128,sdpa_h12_n197_d64,sdpa_h24_n4608_d128
+  peers bench_attention bench_layers 90 --peers compile \
+    --cases swin_56x56_c96_h3_w7_s3,bra_56x56_c64_h2_p7_t1,agent_56x56_c96_h3_a7,hilo_28x28_c192_h6_w2_a5,linear_n4096_c384_h12
+  peers bench_generation bench_dit 60 --peers compile --only '^dit_xl_2$' --batch 1
 else
   printf '\nno PyTorch with timm that sees the GPU: only our own times\n'
   for model in vit_base_patch16_224 swin_tiny_patch4_window7_224 nat_mini dit_xl_2; do
     part "bench_$model" 40 "$bin/vitrine" benchmark "$model" --device cuda --dtype bf16 --batch-size 64 --seconds 3
+  done
+  for impl in cuda_sm90 cuda_tiles; do
+    part "bench_neighborhoods_$impl" 40 "$bin/vitrine" benchmark na2d_256x256_h24_d128_k80 na1d_32768_h1_d128_k2047 --impl "$impl" --device cuda \
+      --dtype bf16 --seconds 1
+  done
+  for impl in cuda_cudnn cuda_sm90 cuda_flash; do
+    part "bench_full_$impl" 40 "$bin/vitrine" benchmark sdpa_h24_n65536_d128 sdpa_h1_n32768_d128 --impl "$impl" --device cuda --dtype bf16 \
+      --seconds 1
   done
 fi
 
