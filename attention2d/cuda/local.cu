@@ -128,9 +128,7 @@ Sm90Launch sm90_launch(const LocalArgs& args, bool is_asked_for) {
   Sm90Launch l{problem_of(args), {}, {}};
   Problem& p = l.p;
   const DType dtype = args.q.dtype();
-  // Its products are about twice as fast: how much of that may go into what larger tiles multiply in vain. Not measured yet.
-  constexpr double kMostInVain = 1.5;
-  const double pairs_of_others = choose_tiles(p, kTileLog), pairs = choose_tiles(p, kSm90TileLog);
+  // What is quickly asked comes first: this is asked at each call.
   if (dtype == DType::f32)
     l.lacks = "takes f16 and bf16";
   else if ((p.dim != 64 && p.dim != 128) || p.dim != p.value_dim)
@@ -141,9 +139,14 @@ Sm90Launch sm90_launch(const LocalArgs& args, bool is_asked_for) {
     l.lacks = "takes positive scales";
   else if (!has_sm90(args.q.device().index))
     l.lacks = "needs compute capability 9.0 and a build for 90a";
-  else if (!p.out.is_aligned || !make_maps(p, dtype, l.maps))
+  if (!l.lacks.empty()) return l;
+
+  // Its products are about twice as fast: how much of that may go into what larger tiles multiply in vain. Not measured yet.
+  constexpr double kMostInVain = 1.5;
+  const double most_pairs = is_asked_for ? 0 : kMostInVain * choose_tiles(p, kTileLog), pairs = choose_tiles(p, kSm90TileLog);
+  if (!p.out.is_aligned || !make_maps(p, dtype, l.maps))
     l.lacks = "takes tensors whose heads lie side by side, in multiples of 16 bytes";
-  else if (!is_asked_for && pairs > kMostInVain * pairs_of_others)
+  else if (!is_asked_for && pairs > most_pairs)
     l.lacks = "its larger tiles would multiply too much in vain";
   return l;
 }
