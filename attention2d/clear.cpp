@@ -231,11 +231,10 @@ std::string can_run_cuda(const Problem& p) {
   return {};
 }
 
-// What call(arguments) returns; image tokens only.
+// What call(arguments) returns: of image queries, which see extra_k, too.
 template <typename Call>
-auto with_cuda_args(const Problem& p, const Call& call) {
+auto with_cuda_args(const Problem& p, const Tensor& extra_k, const Tensor& extra_v, const Call& call) {
   const ClearOptions& o = p.options;
-  const Tensor extra_k = tokens_for_all(p.k, o), extra_v = tokens_for_all(p.v, o);
   const auto image = [&](const Tensor& t) { return t.slice(1, o.text_length, t.size(1)).unflatten(1, {o.height, o.width}); };
   const Tensor q = image(p.q), k = image(p.k), v = image(p.v);  // [B, H, W, heads, D]
   Tensor out = image(p.out);
@@ -248,13 +247,16 @@ auto with_cuda_args(const Problem& p, const Call& call) {
 
 std::string can_run_sm90(const Problem& p) {
   if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
-  return with_cuda_args(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+  // Pooled tokens, which are dense, change no answer: they are made by a run only.
+  const Tensor text_k = p.k.slice(1, 0, p.options.text_length), text_v = p.v.slice(1, 0, p.options.text_length);
+  return with_cuda_args(p, text_k, text_v,
+                        [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
 }
 
 template <auto kOp>
 void run_cuda(const Problem& p) {
   run_text(p);
-  with_cuda_args(p, cuda::attention_ops().*kOp);
+  with_cuda_args(p, tokens_for_all(p.k, p.options), tokens_for_all(p.v, p.options), cuda::attention_ops().*kOp);
 }
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
