@@ -1,6 +1,7 @@
 #include "cuda_host/device_memory.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -18,13 +19,16 @@ namespace vitrine::cuda::emulation {
 
 namespace {
 
-constexpr std::size_t kArena = std::size_t{8} << 30, kAlignment = 256, kPage = 4096;
+constexpr std::size_t kArena = std::size_t{8} << 30, kAlignment = 256, kPage = 2 << 20;
 
 class Arena {
  public:
   Arena() {
-    base_ = static_cast<std::byte*>(mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (base_ == MAP_FAILED) throw Error("no address space for the emulated device's memory");
+    void* const space = mmap(nullptr, kArena + kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED) throw Error("no address space for the emulated device's memory");
+    // Each launch opens and closes all pages: by large ones this costs little, by small ones most of a test's time.
+    base_ = static_cast<std::byte*>(space) + kPage - reinterpret_cast<std::uintptr_t>(space) % kPage;
+    madvise(base_, kArena, MADV_HUGEPAGE);
 #if defined(__SANITIZE_ADDRESS__)
     ASAN_POISON_MEMORY_REGION(base_, kArena);
 #endif
