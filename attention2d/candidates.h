@@ -62,8 +62,15 @@ struct Choice {
   std::vector<Seen> candidates;
   std::size_t chosen = 0;
 };
-// Whoever lists choices sets it for its thread; what is chosen does not run then.
 inline thread_local std::vector<Choice>* listed_choices = nullptr;
+// While it lives, this thread's choices go to a list, and what is chosen does not run.
+class ChoiceList {
+ public:
+  explicit ChoiceList(std::vector<Choice>& to) { listed_choices = &to; }
+  ~ChoiceList() { listed_choices = nullptr; }
+  ChoiceList(const ChoiceList&) = delete;
+  ChoiceList& operator=(const ChoiceList&) = delete;
+};
 
 // The first candidate of the wanted name that can run. Where none can, the Error gives every candidate's reason.
 template <typename Problem>

@@ -201,14 +201,8 @@ std::vector<ImplementationRow> list_implementations(const std::string& text, con
   Context dry({.threads = 1, .device = Context::current().device(), .dry_run = true});
   {
     const ContextScope scope(dry);
-    detail::listed_choices = &choices;
-    try {
-      naming_case(text, [&] { problem.run(options.impl); });
-    } catch (...) {
-      detail::listed_choices = nullptr;
-      throw;
-    }
-    detail::listed_choices = nullptr;
+    const detail::ChoiceList list(choices);
+    naming_case(text, [&] { problem.run(options.impl); });
   }
   std::vector<ImplementationRow> rows;
   std::set<std::pair<std::string, std::string>> listed;
