@@ -1,4 +1,8 @@
 // Local attention: the problem of a launch, the tiled kernel in f32, and a plain one for heads of any size, a warp a query.
+#include <algorithm>
+#include <array>
+#include <string>
+
 #include <vitrine/attention2d/cuda/local.h>
 #include <vitrine/attention2d/cuda/ops.h>
 #include <vitrine/attention2d/cuda/tiles_f32.h>
@@ -18,41 +22,72 @@ std::int64_t seen_by_tile(const Problem& p, int axis, int log) {
   return all < size ? all : size;
 }
 
-// The sides of tiles of 2^log with the least tiles to compute; of equals those with the longer rows of keys, which lie together.
-// How many pairs of queries and keys they multiply.
-double choose_tiles(Problem& p, int log) {
-  constexpr int kMostLog = 7;
+constexpr int kTileLog = 6, kSm90TileLog = 7;
+
+// Sides of tiles, as powers of two, and how many pairs of queries and keys all of them multiply.
+struct Sides {
+  int query_log[3], key_log[3];
+  double pairs = -1;
+};
+// Of tiles of 2^log those with the least to multiply; of equals those with the longer rows of keys, which lie together. A side
+// reaches over at most `most_reach` positions.
+Sides best_sides(const Problem& p, int log, int most_reach) {
+  constexpr int kMostLog = kSm90TileLog;
   double cost[3][kMostLog + 1][kMostLog + 1];  // tiles of keys on an axis, over all its tiles of queries
-  for (int a = 0; a < 3; ++a)
-    for (int q = 0; q <= log; ++q)
-      for (int k = 0; k <= log; ++k) {
-        const int size = (p.size[a] + p.dilation[a] - 1) / p.dilation[a];
+  int most_log[3] = {};
+  for (int a = 0; a < 3; ++a) {
+    while (most_log[a] < log && p.dilation[a] <= most_reach >> (most_log[a] + 1)) ++most_log[a];
+    const std::int64_t size = blocks_for(p.size[a], p.dilation[a]);
+    for (int q = 0; q <= most_log[a]; ++q)
+      for (int k = 0; k <= most_log[a]; ++k)
         cost[a][q][k] =
             static_cast<double>(blocks_for(size, 1 << q)) * static_cast<double>(blocks_for(seen_by_tile(p, a, q), 1 << k));
-      }
-  double least_cost = -1;
-  for (int kx = log; kx >= 0; --kx)
-    for (int ky = log - kx; ky >= 0; --ky)
-      for (int qx = log; qx >= 0; --qx)
-        for (int qy = log - qx; qy >= 0; --qy) {
-          const int kt = log - kx - ky, qt = log - qx - qy;
-          const double all = cost[0][qt][kt] * cost[1][qy][ky] * cost[2][qx][kx];
-          if (least_cost >= 0 && all >= least_cost) continue;
-          least_cost = all;
-          const int query_log[3] = {qt, qy, qx}, key_log[3] = {kt, ky, kx};
-          for (int a = 0; a < 3; ++a) {
-            p.query_log[a] = query_log[a];
-            p.key_log[a] = key_log[a];
-          }
-        }
+  }
+  Sides best;
+  // What x and y leave of log is t's.
+  const auto each_split = [&](const auto& visit) {
+    for (int x = most_log[2]; x >= 0; --x)
+      for (int y = std::min(most_log[1], log - x); y >= 0; --y)
+        if (log - x - y <= most_log[0]) visit(log - x - y, y, x);
+  };
+  each_split([&](int kt, int ky, int kx) {
+    each_split([&](int qt, int qy, int qx) {
+      const double tiles = cost[0][qt][kt] * cost[1][qy][ky] * cost[2][qx][kx];
+      const double pairs = tiles * static_cast<double>(std::int64_t{1} << 2 * log);
+      if (best.pairs < 0 || pairs < best.pairs) best = {{qt, qy, qx}, {kt, ky, kx}, pairs};
+    });
+  });
+  return best;
+}
+
+// The last are kept: a launch is asked for its sides up to three times, and so are layers alike.
+const Sides& sides_of(const Problem& p, int log) {
+  using Axes = std::array<std::array<int, 5>, 3>;
+  Axes axes;
+  for (std::size_t a = 0; a < 3; ++a)
+    axes[a] = {p.size[a], p.kernel[a], p.dilation[a], p.stride[a], static_cast<int>(p.window[a])};
+  struct Kept {
+    Axes axes{};
+    Sides sides;
+  };
+  thread_local Kept kept[2];
+  Kept& last = kept[log == kSm90TileLog];
+  if (last.axes != axes) last = {axes, best_sides(p, log, log == kSm90TileLog ? kMostBoxReach : 1 << 30)};
+  return last.sides;
+}
+
+// Tiles of 2^log: how many pairs of queries and keys they multiply.
+double choose_tiles(Problem& p, int log) {
+  const Sides& sides = sides_of(p, log);
   p.classes = 1;
   for (int a = 0; a < 3; ++a) {
-    p.classes *= p.dilation[a] < p.size[a] ? p.dilation[a] : p.size[a];
+    p.query_log[a] = sides.query_log[a];
+    p.key_log[a] = sides.key_log[a];
+    p.classes *= std::min(p.dilation[a], p.size[a]);
     p.tiles[a] = static_cast<int>(blocks_for(blocks_for(p.size[a], p.dilation[a]), std::int64_t{1} << p.query_log[a]));
   }
-  return least_cost * static_cast<double>(std::int64_t{1} << 2 * log);
+  return sides.pairs;
 }
-constexpr int kTileLog = 6, kSm90TileLog = 7;
 
 Problem problem_of(const LocalArgs& args) {
   Problem p{};
@@ -137,6 +172,8 @@ Sm90Launch sm90_launch(const LocalArgs& args, bool is_asked_for) {
     l.lacks = "takes no bias";
   else if (!(p.scale > 0))
     l.lacks = "takes positive scales";
+  else if (std::any_of(p.dilation, p.dilation + 3, [](int d) { return d > kMostBoxStep; }))
+    l.lacks = "takes dilations up to " + std::to_string(kMostBoxStep);
   else if (!has_sm90(args.q.device().index))
     l.lacks = "needs compute capability 9.0 and a build for 90a";
   if (!l.lacks.empty()) return l;

@@ -3,13 +3,14 @@
 //
 //   warpgroup 0: one thread fetches            warpgroups 1 and 2: 64 queries each
 //     Q [128 x d], once                          S = Q K'       [64 x 128] in registers, from shared memory
-//     K, V [128 x d] of a step, two stages       P = 2^(S - m)  stays in registers
+//     K, V [128 x d] of a step, in stages        P = 2^(S - m)  stays in registers
 //                                                O += P V       [64 x d] in registers
 //
 // A tile is a box of 128 queries, and a step one of 128 keys, which the copy engine fetches as such, whatever axes there are;
 // what lies outside of the map is zeros. While the weights of a step are made, the products of its values before and of its
-// logits run: S of step i + 1 and O of step i are under way at the same time. Steps that all queries see whole (most of them, in
-// wide windows) have no masks. What bounds it: the tensor cores and, beside them, the exponentials; in narrow windows what tiles
+// logits run: S of step i + 1 and O of step i are under way at the same time, and the two computing warpgroups start them in
+// turns, so that one makes weights while the other's products run. Steps that all queries see whole (most of them, in wide
+// windows) have no masks. What bounds it: the tensor cores and, beside them, the exponentials; in narrow windows what tiles
 // multiply in vain.
 #pragma once
 
@@ -22,16 +23,27 @@ namespace vitrine::cuda::local {
 namespace sm90 {
 
 constexpr int kRows = 128;  // queries of a tile, keys of a step
-constexpr int kStages = 2, kGroups = 2, kThreads = (1 + kGroups) * kWarpgroup;
+constexpr int kGroups = 2, kThreads = (1 + kGroups) * kWarpgroup;
 constexpr int kSlabBytes = kRows * kSlab * 2;
 constexpr int kBlocks = kRows / 8;  // of 8 keys
+
+// What the fetching thread tells of a step: it alone walks through them, as that takes divisions.
+struct Shown {
+  Step step;
+  bool is_whole, is_last;  // all queries see all of it
+};
 
 // Shared memory.
 template <int kDim>
 struct Tiles {
+  static constexpr int kStages = kDim > 64 ? 2 : 4;         // as many as there is room for
   static constexpr int kBytes = kDim / kSlab * kSlabBytes;  // of a tile
   std::byte q[kBytes], k[kStages][kBytes], v[kStages][kBytes];
   Arrivals q_there, k_there[kStages], v_there[kStages], k_free[kStages], v_free[kStages];
+  // A step is read until its weights are made, after its keys' memory is given back: hence more of these than stages.
+  Shown steps[2 * kStages];
+
+  VITRINE_DEVICE Shown& shown(int n) { return steps[n % (2 * kStages)]; }
 };
 
 // Whether any query of the tile sees a key of the step, and whether all see all; windows move with their queries, so that those
@@ -102,11 +114,13 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
       fetch_tile<kDim>(to, map, g.key_head, place(2, s.first[2]), place(1, s.first[1]), place(0, s.first[0]), g.image, there);
   };
   const Sight sight(p, tile);
-  int n = 0;
-  for (int i = sight.next(0); i < tile.all_steps; i = sight.next(i + 1), ++n) {
+  constexpr int kStages = Tiles<kDim>::kStages;
+  for (int i = sight.next(0), n = 0; i < tile.all_steps; ++n) {
     const Step s = step_at(p, tile, i);
+    i = sight.next(i + 1);
     const int stage = n % kStages, parity = n / kStages % 2;
     wait_for(tiles.k_free[stage], parity ^ 1);
+    tiles.shown(n) = {s, sight.all(s), i == tile.all_steps};
     fetch(tiles.k[stage], maps.k, maps.extra_k, s, tiles.k_there[stage]);
     wait_for(tiles.v_free[stage], parity ^ 1);
     fetch(tiles.v[stage], maps.v, maps.extra_v, s, tiles.v_there[stage]);
@@ -133,10 +147,10 @@ VITRINE_DEVICE void hide_unseen(const Problem& p, const Tile& tile, const Step& 
 
 template <typename T, int kDim>
 VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tiles) {
-  const int group = thread_index() / kWarpgroup - 1, lane = lane_index();
+  constexpr int kStages = Tiles<kDim>::kStages;
+  const int group = shuffle(thread_index() / kWarpgroup - 1, 0), lane = lane_index();
   const int first_row = group * 64 + warp_index() % 4 * 16 + lane / 4;
   const Place place[2] = {query_at(p, tile, first_row), query_at(p, tile, first_row + 8)};
-  const Sight sight(p, tile);
   const float unit = p.scale * kLog2e;
   const auto free = [&](Arrivals& a) {
     if (lane == 0) arrive(a);
@@ -144,10 +158,9 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
 
   const Operand q = operand(tiles.q + group * 64 * kSlab * 2, kSlabBytes);
   float s[kBlocks][4], o[kDim / 8][4];
+  std::uint32_t weights[kBlocks / 2][4];
   const auto start_logits = [&](int n) {
-    const int stage = n % kStages;
-    wait_for(tiles.k_there[stage], n / kStages % 2);
-    const Operand k = operand(tiles.k[stage], kSlabBytes);
+    const Operand k = operand(tiles.k[n % kStages], kSlabBytes);
     begin_products();
     VITRINE_UNROLL
     for (int c = 0; c < kDim / 16; ++c) {
@@ -156,51 +169,63 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
     }
     commit_products();
   };
-  std::uint32_t weights[kBlocks / 2][4];
   const auto start_values = [&](int n) {
-    const int stage = n % kStages;
-    wait_for(tiles.v_there[stage], n / kStages % 2);
-    const Operand v = operand(tiles.v[stage], kSlabBytes);
+    const Operand v = operand(tiles.v[n % kStages], kSlabBytes);
     begin_products();
     VITRINE_UNROLL
     for (int j = 0; j < kBlocks / 2; ++j) multiply_columns<T>(o, weights[j], advance(v, j * 16 * kSlab * 2), n > 0 || j > 0);
     commit_products();
   };
+  const auto wait_for_keys = [&](int n) { wait_for(tiles.k_there[n % kStages], n / kStages % 2); };
+  const auto wait_for_values = [&](int n) { wait_for(tiles.v_there[n % kStages], n / kStages % 2); };
   RowState state[2];
   float fade[2];
-  const auto weigh_step = [&](int i) {
-    const Step step = step_at(p, tile, i);
-    if (!sight.all(step)) hide_unseen(p, tile, step, place, s);
+  const auto weigh_step = [&](int n) {
+    const Shown& shown = tiles.shown(n);
+    if (!shown.is_whole) hide_unseen(p, tile, shown.step, place, s);
     weigh(s, unit, state, fade);
   };
   const auto pack = [&] {
     VITRINE_UNROLL
     for (int j = 0; j < kBlocks / 2; ++j) pack_weights<T>(s[2 * j], s[2 * j + 1], weights[j]);
+    settle(weights);
   };
 
   wait_for(tiles.q_there, 0);
+  wait_for_keys(0);
   start_logits(0);
   wait_products<0>();
   settle(s);
   free(tiles.k_free[0]);
-  int i = sight.next(0), n = 0;
-  weigh_step(i);
+  bool is_last = tiles.shown(0).is_last;
+  weigh_step(0);
   pack();
-  for (i = sight.next(i + 1); i < tile.all_steps; i = sight.next(i + 1), ++n) {
+  // The groups start their products in turns, so that those of one run while the other makes weights.
+  if (group > 0 && !is_last) give_turn(0, kGroups * kWarpgroup);
+  int n = 0;
+  for (; !is_last; ++n) {
+    wait_for_keys(n + 1);
+    is_last = tiles.shown(n + 1).is_last;
+    wait_for_values(n);
+    wait_for_turn(group, kGroups * kWarpgroup);
     start_logits(n + 1);
     start_values(n);
+    if (group == 0 || !is_last) give_turn(1 - group, kGroups * kWarpgroup);
     wait_products<1>();
     settle(s);
     free(tiles.k_free[(n + 1) % kStages]);
-    weigh_step(i);
-    wait_products<0>();
+    weigh_step(n + 1);
+    wait_products_here<0>(unit);
     settle(o);
+    settle(s);  // packed from here on, or it would be over weights that are being multiplied
     free(tiles.v_free[n % kStages]);
     VITRINE_UNROLL
     for (int c = 0; c < kDim / 8; ++c) VITRINE_UNROLL
     for (int e = 0; e < 4; ++e) o[c][e] *= fade[e / 2];
+    settle(o);
     pack();
   }
+  wait_for_values(n);
   start_values(n);
   wait_products<0>();
   settle(o);
@@ -229,8 +254,12 @@ void attention_kernel(VITRINE_GRID_CONSTANT const Problem p, VITRINE_GRID_CONSTA
     prefetch_map(maps.q);
     prefetch_map(maps.k);
     prefetch_map(maps.v);
+    if (p.extra > 0) {
+      prefetch_map(maps.extra_k);
+      prefetch_map(maps.extra_v);
+    }
     init_arrivals(tiles.q_there, 1);
-    for (int stage = 0; stage < kStages; ++stage) {
+    for (int stage = 0; stage < Tiles<kDim>::kStages; ++stage) {
       init_arrivals(tiles.k_there[stage], 1);
       init_arrivals(tiles.v_there[stage], 1);
       init_arrivals(tiles.k_free[stage], kGroups * 4);  // a thread a warp

@@ -56,21 +56,26 @@ VITRINE_DEVICE void weigh(float (&s)[kBlocks][4], float unit, RowState (&state)[
   float base[2];
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
-    float largest = -infinity();
+    float of[2] = {-infinity(), -infinity()};  // even and odd columns: two chains instead of one
     VITRINE_UNROLL
-    for (int n = 0; n < kBlocks; ++n) largest = larger(s[n][2 * r], larger(s[n][2 * r + 1], largest));
+    for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
+    for (int e = 0; e < 2; ++e) of[e] = larger(s[n][2 * r + e], of[e]);
+    float largest = larger(of[0], of[1]);
     largest = larger(largest, shuffle_xor(largest, 1));
     largest = larger(largest, shuffle_xor(largest, 2));
     const RowState::Step step = state[r].advance(largest, unit);
     base[r] = step.base;
     fade[r] = step.fade;
   }
+  float sum[4] = {};
   VITRINE_UNROLL
   for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
   for (int e = 0; e < 4; ++e) {
     s[n][e] = exp2_of(s[n][e] * unit - base[e / 2]);
-    state[e / 2].sum += s[n][e];
+    sum[e] += s[n][e];
   }
+  VITRINE_UNROLL
+  for (int r = 0; r < 2; ++r) state[r].sum += sum[2 * r] + sum[2 * r + 1];
 }
 VITRINE_DEVICE float factor_of(RowState state) {
   state.sum += shuffle_xor(state.sum, 1);

@@ -41,10 +41,7 @@ VITRINE_DEVICE void init_arrivals(Arrivals& a, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(&a)), "r"(count) : "memory");
 }
 // After the last of them and before the barrier that lets others use them.
-VITRINE_DEVICE void publish_arrivals() {
-  asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
-  asm volatile("fence.proxy.async;\n" ::: "memory");
-}
+VITRINE_DEVICE void publish_arrivals() { asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory"); }
 VITRINE_DEVICE void arrive(Arrivals& a) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(&a)) : "memory");
 }
@@ -88,6 +85,13 @@ VITRINE_DEVICE void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(n));
 }
 
+// Turns that warpgroups take: one waits for turn number i (below 15) until another has given it; `threads` are those of both.
+// What is given is waited for before it is given again.
+VITRINE_DEVICE void wait_for_turn(int i, int threads) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(1 + i), "r"(threads) : "memory");
+}
+VITRINE_DEVICE void give_turn(int i, int threads) { asm volatile("bar.arrive %0, %1;\n" ::"r"(1 + i), "r"(threads) : "memory"); }
+
 // Products run beside the warps: between begin_products() and wait_products nothing may touch their registers and tiles.
 VITRINE_DEVICE void begin_products() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 VITRINE_DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
@@ -96,12 +100,34 @@ template <int kLeft>
 VITRINE_DEVICE void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kLeft) : "memory");
 }
+// The same, after much that the warps do beside the products: the assembler would move the wait ahead of that, but not out of a
+// loop of which it cannot know that it runs once. `positive` is an argument of the kernel, or made of them.
+template <int kLeft>
+VITRINE_DEVICE void wait_products_here(float positive) {
+  asm volatile(
+      "{\n"
+      ".reg .pred is_negative;\n"
+      "setp.lt.f32 is_negative, %1, 0f00000000;\n"
+      "again:\n"
+      "wgmma.wait_group.sync.aligned %0;\n"
+      "@is_negative bra again;\n"
+      "}\n" ::"n"(kLeft),
+      "f"(positive)
+      : "memory");
+}
 // For the compiler, which does not know that sums change until they are waited for.
 template <int n>
 VITRINE_DEVICE void settle(float (&c)[n][4]) {
   VITRINE_UNROLL
   for (int i = 0; i < n; ++i) VITRINE_UNROLL
   for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(c[i][e])::"memory");
+}
+// As much for left operands in registers, before the products that read them.
+template <int n>
+VITRINE_DEVICE void settle(std::uint32_t (&a)[n][4]) {
+  VITRINE_UNROLL
+  for (int i = 0; i < n; ++i) VITRINE_UNROLL
+  for (int e = 0; e < 4; ++e) asm volatile("" : "+r"(a[i][e])::"memory");
 }
 
 #define VITRINE_SUM(i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
@@ -184,15 +210,25 @@ void give_registers() {}
 template <int n>
 void take_registers() {}
 
+inline void wait_for_turn(int i, int threads) { emulation::meet_by_name("turn", i, threads, true); }
+inline void give_turn(int i, int threads) { emulation::meet_by_name("turn", i, threads, false); }
+
 inline void begin_products() { emulation::meet_warp("begin_products", nullptr, 0); }
 inline void commit_products() { emulation::commit_deferred(); }
 template <int kLeft>
 void wait_products() {
   emulation::meet_warp("wait_products", nullptr, 0);
   emulation::wait_deferred(kLeft);
+  emulation::meet_warp("wait_products", nullptr, 0);  // what others' products read of this thread is free now
+}
+template <int kLeft>
+void wait_products_here(float) {
+  wait_products<kLeft>();
 }
 template <int n>
 void settle(float (&)[n][4]) {}
+template <int n>
+void settle(std::uint32_t (&)[n][4]) {}
 
 template <typename T, int n>
 void multiply_rows(float (&c)[n][4], Operand a, Operand b, bool adds) {

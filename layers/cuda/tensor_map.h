@@ -12,6 +12,8 @@ struct alignas(128) TensorMap {
   std::uint64_t opaque[16];
 };
 
+inline constexpr int kMostBoxStep = 8, kMostBoxReach = 256;  // reach: box times step
+
 struct BoxAxis {
   std::int64_t size = 1, stride = 0;  // of the tensor, in elements; axes of one element need no stride
   int box = 1, step = 1;              // how many elements of the axis are fetched, and how far apart they are

@@ -13,12 +13,11 @@
 
 namespace vitrine {
 
+using test::attention_bound;
 using test::check_same;
 using test::random;
 
 namespace {
-
-double bound_of(DType dtype) { return 8 * test::rounding(dtype) + 4e-6; }
 
 // Views as they come, whose rows are not aligned, or copies, whose rows may be.
 Tensor laid_out(const Tensor& t, bool is_dense) { return is_dense ? t.contiguous() : t; }
@@ -47,7 +46,7 @@ void check_attention(const Sizes& c, DType dtype, bool is_dense) {
           if (t[0].device() == test::kGpu) o.impl = impl;
           return attention(laid_out(t[0], is_dense), laid_out(t[1], is_dense), laid_out(t[2], is_dense), o);
         },
-        bound_of(dtype));
+        attention_bound(dtype));
   };
   check("attention", {}, [](const Tensor&) { return AttentionOptions{}; });
   check("causal", {}, [](const Tensor&) { return AttentionOptions{.is_causal = true}; });
@@ -109,7 +108,7 @@ void check_groups(const Groups& c, DType dtype, bool is_dense) {
           if (t[8].defined()) o.head_scale = t[8].contiguous();
           return grouped_attention(laid_out(t[0], is_dense), laid_out(t[1], is_dense), laid_out(t[2], is_dense), o);
         },
-        bound_of(dtype));
+        attention_bound(dtype));
   };
   check("lists", same);
   GroupedOptions o = same;
@@ -179,7 +178,7 @@ TEST_CASE("attention with cuDNN on the device", "[cuda_host]") {
             const Tensor whole = t[0].contiguous();
             return attention(whole.select(2, 0), whole.select(2, 1), whole.select(2, 2), {.bias = t[1].contiguous()});
           },
-          bound_of(dtype));
+          attention_bound(dtype));
   }
   CHECK(cuda::emulation::cudnn_runs() > before);
   cuda::emulation::set_cudnn(false);

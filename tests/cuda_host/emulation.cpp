@@ -111,6 +111,9 @@ struct Running {
   int current = 0;
   const char* fault = nullptr;  // what a thread did wrong
   std::vector<std::function<void()>> background;
+  struct Meeting {
+    int came = 0, round = 0;
+  } meetings[16];
   void* scheduler = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
   const void* scheduler_stack = nullptr;
@@ -207,6 +210,7 @@ void run_block() {
     start(fibers[static_cast<std::size_t>(i)], i);
   }
   running->background.clear();
+  std::fill(std::begin(running->meetings), std::end(running->meetings), Running::Meeting{});
   const bool backward = order_of_threads == Order::backward;
   const auto is = [](State state) { return [state](const Fiber& f) { return f.state == state; }; };
   while (true) {
@@ -245,6 +249,8 @@ void run_block() {
   for (const Fiber& fiber : fibers)
     if (!fiber.open.empty() || !fiber.groups.empty() || !fiber.open_deferred.empty() || !fiber.deferred.empty())
       fail("a thread ends with asynchronous copies or products that nobody waits for");
+  for (const Running::Meeting& meeting : running->meetings)
+    if (meeting.came > 0) fail("a turn is given that nobody waits for");
 }
 
 }  // namespace
@@ -349,6 +355,17 @@ void wait_until(const char* what, std::function<bool()> ready) {
   self().meets = what;
   self().goes_on = std::move(ready);
   pause(self(), State::waits);
+}
+
+void meet_by_name(const char* what, int number, int threads, bool waits) {
+  meet_warp(what, nullptr, 0);  // all of a warp's threads
+  Running::Meeting& meeting = running->meetings[number];
+  const int round = meeting.round;
+  if (++meeting.came == threads) {
+    meeting.came = 0;
+    ++meeting.round;
+  }
+  if (waits) wait_until(what, [&meeting, round] { return meeting.round != round; });
 }
 
 void in_background(std::function<void()> work) {

@@ -62,6 +62,8 @@ Brought meet_warp(const char* what, const void* data, std::size_t bytes);
 
 // Until ready(), which other threads or the background bring about; `what` is for the message where nobody does.
 void wait_until(const char* what, std::function<bool()> ready);
+// Of `threads` threads, some of which do not wait for the others: the barrier of that number, of 16.
+void meet_by_name(const char* what, int number, int threads, bool waits);
 // What an engine does beside the threads: at once in blocks of even number, in the others when no thread can go on without it.
 void in_background(std::function<void()> work);
 // In groups, of which a wait does all but the last `left`.

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -81,16 +83,18 @@ void multiply_rows(float (*c)[4], int n, std::uint64_t a, std::uint64_t b, bool 
 
 template <typename ToFloat>
 void multiply_columns(float (*c)[4], int n, const std::uint32_t (&a)[4], std::uint64_t b, bool adds, const ToFloat& to_float) {
-  const Brought all = meet_warp("multiply_columns", a, sizeof a);
+  // Where each lane's part of a is: it is read when the products are waited for, and must not change until then.
+  const std::uint32_t* const part = a;
+  const Brought all = meet_warp("multiply_columns", &part, sizeof part);
   const float* values = values_of_bits(to_float);
   const int lane = thread_index() % 32, t = lane % 4;
-  LaneRows mine;
-  for (int r = 0; r < 2; ++r)
-    for (int k = 0; k < 16; ++k) {  // columns 2 t, 2 t + 1 of a[r], and those 8 further on in a[2 + r]
-      const auto* of = reinterpret_cast<const std::uint32_t*>(all.of(lane - t + k % 8 / 2));
-      mine.at[r][k] = values[of[k / 8 * 2 + r] >> (16 * (k % 2)) & 0xffff];
-    }
+  std::array<const std::uint32_t*, 4> of_row;
+  for (int i = 0; i < 4; ++i) std::memcpy(&of_row[static_cast<std::size_t>(i)], all.of(lane - t + i), sizeof part);
   defer([=] {
+    LaneRows mine;
+    for (int r = 0; r < 2; ++r)
+      for (int k = 0; k < 16; ++k)  // columns 2 t, 2 t + 1 of a[r], and those 8 further on in a[2 + r]
+        mine.at[r][k] = values[of_row[static_cast<std::size_t>(k % 8 / 2)][k / 8 * 2 + r] >> (16 * (k % 2)) & 0xffff];
     add_products(c, n, mine.at, adds, [&](int k, int j) {
       const std::uint16_t* const row = piece(b, true, 8 * j, k);
       return std::pair(values[row[2 * t]], values[row[2 * t + 1]]);

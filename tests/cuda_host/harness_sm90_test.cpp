@@ -34,7 +34,7 @@ void run(std::size_t shared, void (*kernel)(Parameters...), const Arguments&... 
 
 constexpr int kRows = 128, kSlabBytes = kRows * kSlab * 2;
 
-enum class Mistake { none, waits_for_no_box, waits_for_no_product, releases_early, wrong_slab };
+enum class Mistake { none, waits_for_no_box, waits_for_no_product, releases_early, wrong_slab, reuses_registers };
 
 struct Tiles {
   std::byte a[2 * kSlabBytes], b[2 * kSlabBytes];
@@ -94,7 +94,7 @@ void products(const TensorMap a, const TensorMap b, float* y) {
 }
 
 // y = a b for a [64, 16] in registers and b [16, channels], 64 of its rows and more in memory; every block the same.
-template <typename T, int kChannels>
+template <typename T, int kChannels, Mistake kMistake>
 VITRINE_KERNEL(2 * kWarpgroup)
 void columns(const T* a, const TensorMap b, float* y, int slab_bytes) {
   auto& tiles = *reinterpret_cast<Tiles*>(shared_memory());
@@ -120,6 +120,7 @@ void columns(const T* a, const TensorMap b, float* y, int slab_bytes) {
   begin_products();
   multiply_columns<T>(c, of_a, advance(operand(tiles.b, slab_bytes), 2 * 16 * kSlab * 2), true);  // rows 32 to 47
   commit_products();
+  if (kMistake == Mistake::reuses_registers) of_a[0] = 0;
   wait_products<0>();
   settle(c);
   for (int n = 0; n < kChannels / 8; ++n)
@@ -190,14 +191,20 @@ TEST_CASE("the harness multiplies by columns of a tile, and finds slabs that are
     const int turned[] = {1, 0};
     const auto expected = product_of(a, permute(b.slice(0, 32, 48), turned).contiguous());
     Tensor y = Tensor::zeros({64, kChannels}, DType::f32, kGpu);
-    run(sizeof(Tiles), columns<T, kChannels>, data_of<T>(a_gpu), map_of(b_gpu, kRows), data_of<float>(y), kSlabBytes);
-    test::check_close(back(y), expected, 1e-4);
-    if (kChannels == kSlab) return;
-    run(sizeof(Tiles), columns<T, kChannels>, data_of<T>(a_gpu), map_of(b_gpu, kRows), data_of<float>(y), kSlabBytes / 2);
-    const auto got = back(y);
-    double worst = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::fabs(got[i] - expected[i]));
-    CHECK(worst > 0.1);
+    const auto multiply = [&](auto mistake, int slab_bytes) {
+      run(sizeof(Tiles), columns<T, kChannels, decltype(mistake)::value>, data_of<T>(a_gpu), map_of(b_gpu, kRows),
+          data_of<float>(y), slab_bytes);
+      return back(y);
+    };
+    const auto worst_of = [&](const std::vector<float>& got) {
+      double worst = 0;
+      for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::fabs(got[i] - expected[i]));
+      return worst;
+    };
+    const std::integral_constant<Mistake, Mistake::none> none;
+    test::check_close(multiply(none, kSlabBytes), expected, 1e-4);
+    CHECK(worst_of(multiply(std::integral_constant<Mistake, Mistake::reuses_registers>(), kSlabBytes)) > 0.1);
+    if (kChannels > kSlab) CHECK(worst_of(multiply(none, kSlabBytes / 2)) > 0.1);
   };
   check(half_bits{}, std::integral_constant<int, 64>{}, DType::f16);
   check(bfloat_bits{}, std::integral_constant<int, 128>{}, DType::bf16);
@@ -231,6 +238,40 @@ VITRINE_KERNEL(2 * kWarpgroup) void counts_memory_as_it_is(float* y) {
 }
 
 }  // namespace
+
+namespace {
+
+// Two warpgroups write to y by turns, so that each reads what the other has written last.
+VITRINE_KERNEL(2 * kWarpgroup)
+void turns(int* y, bool gives_one_too_many) {
+  constexpr int kBoth = 2 * kWarpgroup;
+  const int group = thread_index() / kWarpgroup;
+  if (group == 1) give_turn(0, kBoth);
+  for (int i = 0; i < 3; ++i) {
+    wait_for_turn(group, kBoth);
+    y[thread_index()] = y[(thread_index() + kWarpgroup) % kBoth] + 1;
+    if (group == 0 || i < 2 || gives_one_too_many) give_turn(1 - group, kBoth);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("warpgroups take turns in the harness, and none is left over", "[cuda_host]") {
+  emulation::install();
+  for (const auto order : {emulation::Order::forward, emulation::Order::backward}) {
+    emulation::set_order(order);
+    Tensor y = Tensor::zeros({2 * kWarpgroup}, DType::i32, kGpu);
+    const auto go = [&](bool gives_one_too_many) {
+      launch({.op = "test", .x = shown(), .grid = 1, .threads = 2 * kWarpgroup}, turns, data_of<int>(y), gives_one_too_many);
+    };
+    go(false);
+    const auto got = y.to(Device{});
+    CHECK(got.data<std::int32_t>()[0] == 5);
+    CHECK(got.data<std::int32_t>()[2 * kWarpgroup - 1] == 6);
+    CHECK_THROWS_WITH(go(true), test::contains("a turn is given that nobody waits for"));
+  }
+  emulation::set_order(emulation::Order::forward);
+}
 
 TEST_CASE("boxes of the harness are turned as the copy engine does, with zeros outside of the tensor", "[cuda_host]") {
   emulation::install();

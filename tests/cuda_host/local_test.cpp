@@ -11,8 +11,10 @@
 
 namespace vitrine {
 
+using test::attention_bound;
 using test::check_same;
 using test::random;
+using test::with_heads;
 
 namespace {
 
@@ -20,14 +22,6 @@ constexpr std::string_view kKernels[] = {"cuda_tiles", "cuda_plain"};
 
 // The plain kernel is one source for all types, and slow here: it is run in one.
 bool is_left_out(std::string_view kernel, DType dtype) { return kernel == "cuda_plain" && dtype != DType::bf16; }
-
-double bound_of(DType dtype) { return 8 * test::rounding(dtype) + 4e-6; }
-
-Shape with(Shape shape, std::int64_t heads, std::int64_t dim) {
-  shape.push_back(heads);
-  shape.push_back(dim);
-  return shape;
-}
 
 }  // namespace
 
@@ -55,8 +49,9 @@ TEST_CASE("neighborhood attention on the device", "[cuda_host]") {
     for (const Case& c : cases)
       for (const std::string_view kernel : kKernels) {
         if (is_left_out(kernel, dtype)) continue;
-        const Tensor q = random(with(c.map, c.heads, c.dim), dtype, 1), k = random(with(c.map, c.key_heads, c.dim), dtype, 2),
-                     v = random(with(c.map, c.key_heads, c.value_dim), dtype, 3);
+        const Tensor q = random(with_heads(c.map, c.heads, c.dim), dtype, 1),
+                     k = random(with_heads(c.map, c.key_heads, c.dim), dtype, 2),
+                     v = random(with_heads(c.map, c.key_heads, c.value_dim), dtype, 3);
         Tensor bias, extra_k, extra_v;
         if (c.has_bias)
           bias = random({c.heads, 2 * c.options.kernel_size[0] - 1, 2 * c.options.kernel_size[1] - 1}, DType::f32, 4);
@@ -75,7 +70,7 @@ TEST_CASE("neighborhood attention on the device", "[cuda_host]") {
               if (t[0].device() == test::kGpu) options.impl = kernel;
               return neighborhood_attention(t[0], t[1], t[2], options);
             },
-            bound_of(dtype));
+            attention_bound(dtype));
       }
 }
 
@@ -88,7 +83,7 @@ TEST_CASE("heads beyond the tiles' take the plain kernel", "[cuda_host]") {
         [](auto t) {
           return neighborhood_attention(t[0], t[1], t[2], {.kernel_size = {3, 1, 1}});
         },
-        bound_of(dtype));
+        attention_bound(dtype));
   }
   const Tensor x = random({1, 6, 1, 130}).to(test::kGpu), wide = random({1, 6, 1, 513}).to(test::kGpu);
   CHECK_THROWS_AS(neighborhood_attention(x, x, x, {.kernel_size = {3, 1, 1}, .impl = "cuda_tiles"}), Error);
@@ -107,7 +102,7 @@ TEST_CASE("a window of the whole map is global attention", "[cuda_host]") {
             return neighborhood_attention(t[0], t[1], t[2], {.kernel_size = {9, 10, 1}}).flatten(1, 2);
           return attention(t[0].contiguous().flatten(1, 2), t[1].contiguous().flatten(1, 2), t[2].contiguous().flatten(1, 2));
         },
-        bound_of(dtype));
+        attention_bound(dtype));
 }
 
 TEST_CASE("causal axes never look ahead on the device", "[cuda_host]") {
@@ -157,7 +152,7 @@ TEST_CASE("CLEAR on the device", "[cuda_host]") {
                                       .proportional = c.down > 0,
                                       .impl = t[0].device() == test::kGpu ? kernel : std::string_view()});
             },
-            bound_of(dtype) * 2);
+            attention_bound(dtype) * 2);
       }
 }
 

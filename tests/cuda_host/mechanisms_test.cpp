@@ -13,6 +13,7 @@
 
 namespace vitrine {
 
+using test::attention_bound;
 using test::check_same;
 using test::random;
 
@@ -23,8 +24,6 @@ template <typename Layer, typename Config>
 Layer layer_on(const Tensor& x, const Config& config) {
   return Layer(Weights(synthetic_weights(), {.dtype = x.dtype(), .device = x.device()}), config);
 }
-
-double bound_of(DType dtype) { return 8 * test::rounding(dtype) + 4e-6; }
 
 }  // namespace
 
@@ -45,7 +44,7 @@ TEST_CASE("means of regions and routes on the device", "[cuda_host]") {
           const Tensor q = t[0].contiguous(), routes = route_regions(t[1], t[1], 2);
           return routed_attention(q, q, q, routes, {2, 3});
         },
-        bound_of(dtype));
+        attention_bound(dtype));
 }
 
 TEST_CASE("windows of varied size on the device", "[cuda_host]") {
@@ -57,7 +56,7 @@ TEST_CASE("windows of varied size on the device", "[cuda_host]") {
           const VariedWindowAttentionConfig config{.dim = 32, .num_heads = 2, .window_size = {4, 3}};
           return layer_on<VariedWindowAttention>(t[0], config)(t[0]);
         },
-        bound_of(dtype));
+        attention_bound(dtype));
 }
 
 TEST_CASE("stripes on the device", "[cuda_host]") {
@@ -70,7 +69,7 @@ TEST_CASE("stripes on the device", "[cuda_host]") {
           const StripeAttentionConfig config{.dim = 32, .num_heads = 2, .size = {3, 4}};
           return layer_on<StripeAttention>(t[0], config)(parts.select(2, 0), parts.select(2, 1), parts.select(2, 2), 6, 8);
         },
-        bound_of(dtype));
+        attention_bound(dtype));
 }
 
 TEST_CASE("one layer on maps of several sizes on the device", "[cuda_host]") {
@@ -82,7 +81,7 @@ TEST_CASE("one layer on maps of several sizes on the device", "[cuda_host]") {
     const Tensor x = random({1, height, width, 32}, DType::f32, 1);
     const auto expected = test::values(here(x));
     test::check_close(test::values(there(x.to(test::kGpu)).to(Device{})), {expected.begin(), expected.end()},
-                      bound_of(DType::f32));
+                      attention_bound(DType::f32));
   }
 }
 

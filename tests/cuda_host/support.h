@@ -13,6 +13,16 @@ namespace vitrine::test {
 
 inline const Device kGpu{DeviceType::cuda, 0};
 
+// How far a 16-bit attention may be from that of f32 kernels whose weights are rounded elsewhere.
+inline double attention_bound(DType dtype) { return 8 * rounding(dtype) + 4e-6; }
+
+// [..., heads, dim]
+inline Shape with_heads(Shape shape, std::int64_t heads, std::int64_t dim) {
+  shape.push_back(heads);
+  shape.push_back(dim);
+  return shape;
+}
+
 // What `op` makes of tensors on the CPU and on the device is the same up to a rounding of the type, in both orders of threads.
 inline void check_same(const char* what, DType dtype, const std::vector<Tensor>& inputs,
                        const std::function<Tensor(std::vector<Tensor>)>& op, double bound = 0) {
