@@ -145,6 +145,19 @@ VITRINE_DEVICE void hide_unseen(const Problem& p, const Tile& tile, const Step& 
   }
 }
 
+// Of four lanes, lane t has part t of four pieces each, and gets all parts of piece t: 16 bytes that lie together.
+VITRINE_DEVICE void exchange_in_four(std::uint32_t (&parts)[4]) {
+  const int t = lane_index() % 4;
+  VITRINE_UNROLL
+  for (int bit = 1; bit < 4; bit *= 2) VITRINE_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    if (i & bit) continue;
+    std::uint32_t &lower = parts[i], &upper = parts[i | bit];  // one of them stays
+    const std::uint32_t got = shuffle_xor((t & bit) != 0 ? lower : upper, bit);
+    ((t & bit) != 0 ? lower : upper) = got;
+  }
+}
+
 template <typename T, int kDim>
 VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tiles) {
   constexpr int kStages = Tiles<kDim>::kStages;
@@ -233,12 +246,16 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const float factor = factor_of(state[r]);
-    if (place[r].x < 0) continue;
     const Grid& g = tile.grid;
-    T* const to = const_cast<T*>(g.template row<T>(p, p.out, g.head, place[r].t, place[r].y, place[r].x)) + lane % 4 * 2;
+    T* const row = const_cast<T*>(g.template row<T>(p, p.out, g.head, place[r].t, place[r].y, place[r].x));
     VITRINE_UNROLL
-    for (int c = 0; c < kDim / 8; ++c)
-      *reinterpret_cast<std::uint32_t*>(to + 8 * c) = pack2<T>(o[c][2 * r] * factor, o[c][2 * r + 1] * factor);
+    for (int c = 0; c < kDim / 8; c += 4) {
+      std::uint32_t parts[4];
+      VITRINE_UNROLL
+      for (int i = 0; i < 4; ++i) parts[i] = pack2<T>(o[c + i][2 * r] * factor, o[c + i][2 * r + 1] * factor);
+      exchange_in_four(parts);
+      if (place[r].x >= 0) store_16(row + 8 * (c + lane % 4), parts);
+    }
   }
 }
 

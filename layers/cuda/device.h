@@ -100,6 +100,13 @@ VITRINE_DEVICE std::byte* shared_memory() {
   return reinterpret_cast<std::byte*>(vitrine_shared);
 }
 
+// 16 bytes to global memory, aligned to 16, in one store: the compiler would make four of some.
+VITRINE_DEVICE void store_16(void* to, const std::uint32_t (&parts)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(to)), "r"(parts[0]), "r"(parts[1]),
+               "r"(parts[2]), "r"(parts[3])
+               : "memory");
+}
+
 // 16 bytes from global to shared memory, both aligned to 16, or zeros where `valid` is false (`from` is not read then). They are
 // there after async_wait<n>(), which lets the last n committed groups of this thread go on, and a barrier.
 VITRINE_DEVICE void async_copy_16(void* to, const void* from, bool valid) {
@@ -229,6 +236,8 @@ T shuffle_xor(T value, int mask) {
   return got;
 }
 inline std::byte* shared_memory() { return emulation::block().shared; }
+
+inline void store_16(void* to, const std::uint32_t (&parts)[4]) { std::memcpy(to, parts, sizeof parts); }
 
 inline void async_copy_16(void* to, const void* from, bool valid) { emulation::async_copy(to, from, valid); }
 inline void async_commit() { emulation::async_commit(); }
