@@ -4,7 +4,10 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=${VITRINE_BUILD_DIR:-$root/build}
-cmake -S "$root" -B "$build/sanitize" -G Ninja -DVITRINE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g1" \
+# -Og: half the time of -O1 to compile, and no slower to test.
+cmake -S "$root" -B "$build/sanitize" -G Ninja -DVITRINE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-Og -g1" \
   -DVITRINE_CUDA=OFF -DVITRINE_BUILD_EXAMPLES=OFF -DCMAKE_PREFIX_PATH="$build/venv" >/dev/null
-cmake --build "$build/sanitize"
-ctest --test-dir "$build/sanitize" -L 'unit|robustness' -LE slow --output-on-failure
+which=(-L 'unit|robustness' -LE slow)
+mapfile -t tests < <(ctest --test-dir "$build/sanitize" "${which[@]}" -N | sed -n 's/^ *Test *#[0-9]*: */test_/p')
+cmake --build "$build/sanitize" --target "${tests[@]}"
+ctest --test-dir "$build/sanitize" "${which[@]}" --output-on-failure
