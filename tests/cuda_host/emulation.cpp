@@ -112,7 +112,7 @@ struct Running {
   const char* fault = nullptr;  // what a thread did wrong
   std::vector<std::function<void()>> background;
   struct Meeting {
-    int came = 0, round = 0;
+    int threads = 0, came = 0, round = 0;
   } meetings[16];
   void* scheduler = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
@@ -238,7 +238,12 @@ void run_block() {
     };
     if (wake()) continue;
     if (!running->background.empty()) {
-      for (const auto& work : std::exchange(running->background, {})) work();
+      // One at a time, in half of these blocks the last first: whoever waits for one must not find another there by luck.
+      auto& all = running->background;
+      const auto next = running->block.index[0] % 4 == 1 ? all.end() - 1 : all.begin();
+      const auto work = std::move(*next);
+      all.erase(next);
+      work();
       continue;
     }
     if (const auto waits = std::find_if(fibers.begin(), fibers.end(), is(State::waits)); waits != fibers.end())
@@ -360,6 +365,9 @@ void wait_until(const char* what, std::function<bool()> ready) {
 void meet_by_name(const char* what, int number, int threads, bool waits) {
   meet_warp(what, nullptr, 0);  // all of a warp's threads
   Running::Meeting& meeting = running->meetings[number];
+  if (threads % kWarp != 0 || (meeting.came > 0 && meeting.threads != threads))
+    return fault("threads of a turn do not agree how many they are");
+  meeting.threads = threads;
   const int round = meeting.round;
   if (++meeting.came == threads) {
     meeting.came = 0;
@@ -376,7 +384,13 @@ void in_background(std::function<void()> work) {
 }
 
 void defer(std::function<void()> work) { self().open_deferred.push_back(std::move(work)); }
-void commit_deferred() { self().deferred.push_back(std::exchange(self().open_deferred, {})); }
+void commit_deferred() {
+  const bool is_early = running->block.index[0] / 2 % 2 == 1;
+  if (is_early)
+    for (const auto& work : self().open_deferred) work();
+  self().deferred.push_back(is_early ? std::vector<std::function<void()>>{} : std::move(self().open_deferred));
+  self().open_deferred.clear();
+}
 void wait_deferred(int left) {
   auto& groups = self().deferred;
   const auto kept = groups.size() > static_cast<std::size_t>(left) ? groups.end() - left : groups.begin();

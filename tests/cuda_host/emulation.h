@@ -64,9 +64,10 @@ Brought meet_warp(const char* what, const void* data, std::size_t bytes);
 void wait_until(const char* what, std::function<bool()> ready);
 // Of `threads` threads, some of which do not wait for the others: the barrier of that number, of 16.
 void meet_by_name(const char* what, int number, int threads, bool waits);
-// What an engine does beside the threads: at once in blocks of even number, in the others when no thread can go on without it.
+// What an engine does beside the threads: at once in blocks of even number, in the others when no thread can go on without it,
+// one by one, forwards or backwards.
 void in_background(std::function<void()> work);
-// In groups, of which a wait does all but the last `left`.
+// In groups, of which a wait does all but the last `left`; in half of the blocks they are done when they are committed.
 void defer(std::function<void()> work);
 void commit_deferred();
 void wait_deferred(int left);

@@ -2,8 +2,8 @@
 //
 // The copy engine and products run beside the threads. Here boxes arrive at once in one half of the blocks and as late as can be
 // in the other half, so that both a buffer that is filled while it is read and data that nobody waited for give wrong numbers;
-// products read their operands when they are waited for. What is not aligned, outside of shared memory, or not as the
-// instruction's layout is given ends the launch with an Error.
+// products read their operands when they are waited for, or (in every other two blocks) when they are committed. What is not
+// aligned, outside of shared memory, or not as the instruction's layout is given ends the launch with an Error.
 #pragma once
 
 #include <algorithm>

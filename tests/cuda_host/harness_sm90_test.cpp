@@ -178,7 +178,8 @@ TEST_CASE("the harness multiplies tiles in shared memory as a warpgroup does", "
   CHECK_FALSE(is_right<half_bits, Mistake::waits_for_no_product>(DType::f16).first);
   CHECK_FALSE(is_right<half_bits, Mistake::releases_early>(DType::f16).first);
   CHECK_FALSE(is_right<half_bits, Mistake::wrong_slab>(DType::f16).first);
-  CHECK_THROWS_WITH((is_right<half_bits, Mistake::waits_for_no_box>(DType::f16)), test::contains("which nobody brings"));
+  CHECK_THROWS_WITH((is_right<half_bits, Mistake::waits_for_no_box>(DType::f16)),
+                    test::contains("more threads arrive than a phase has"));
 }
 
 TEST_CASE("the harness multiplies by columns of a tile, and finds slabs that are not where they are said to be", "[cuda_host]") {
