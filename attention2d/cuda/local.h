@@ -93,10 +93,10 @@ struct Grid {
 };
 
 // (image, head, class) number i.
-VITRINE_DEVICE Grid grid_at(const Problem& p, std::int64_t i) {
+VITRINE_DEVICE Grid grid_at(const Problem& p, int i) {
   Grid g;
-  std::int64_t at = i / p.classes;
-  auto residue = static_cast<int>(i - at * p.classes);
+  const int at = i / p.classes;
+  int residue = i - at * p.classes;
   for (int a = 2; a >= 0; --a) {
     const int all = least(p.dilation[a], p.size[a]);
     g.residue[a] = residue % all;
@@ -104,7 +104,7 @@ VITRINE_DEVICE Grid grid_at(const Problem& p, std::int64_t i) {
     g.size[a] = (p.size[a] - g.residue[a] + p.dilation[a] - 1) / p.dilation[a];
   }
   g.image = at / p.heads;
-  g.head = static_cast<int>(at - g.image * p.heads);
+  g.head = at % p.heads;
   g.key_head = g.head / (p.heads / p.key_heads);
   return g;
 }
@@ -129,10 +129,10 @@ VITRINE_DEVICE Place place_in(const int (&log)[3], int i) {
 }
 
 // False where the class has no such tile.
-VITRINE_DEVICE bool tile_at(const Problem& p, std::int64_t i, Tile& tile) {
+VITRINE_DEVICE bool tile_at(const Problem& p, int i, Tile& tile) {
   for (int a = 2; a >= 0; --a) {
-    const std::int64_t next = i / p.tiles[a];
-    tile.first[a] = static_cast<int>(i - next * p.tiles[a]) << p.query_log[a];
+    const int next = i / p.tiles[a];
+    tile.first[a] = (i - next * p.tiles[a]) << p.query_log[a];
     i = next;
   }
   tile.grid = grid_at(p, i);
@@ -194,23 +194,32 @@ VITRINE_DEVICE std::uint32_t bits_of(int first, int end, int from, int n) {
   return (end == 32 ? ~0u : (1u << end) - 1) & ~((1u << first) - 1);
 }
 
-// Which of the keys 32 w .. 32 w + 31 of a step query q sees.
-VITRINE_DEVICE std::uint32_t seen_by(const Problem& p, const Tile& tile, const Step& s, const Place& q, int w) {
-  if (q.x < 0) return 0;
+// A query and what it sees of each axis.
+struct Query {
+  Place place;  // with x = -1 where there is none
+  Interval t, y, x;
+};
+VITRINE_DEVICE Query query_of(const Problem& p, const Tile& tile, int r) {
+  const Place q = query_at(p, tile, r);
+  const int(&n)[3] = tile.grid.size;
+  return {q, window_at(p, 0, n[0], q.t), window_at(p, 1, n[1], q.y), window_at(p, 2, n[2], q.x)};
+}
+
+// Which of the keys 32 w .. 32 w + 31 of a step it sees.
+VITRINE_DEVICE std::uint32_t seen_by(const Problem& p, const Step& s, const Query& q, int w) {
+  if (q.place.x < 0) return 0;
   if (s.extra >= 0) return bits_of(0, p.extra, s.extra + 32 * w, 32);
-  const Interval t = window_at(p, 0, tile.grid.size[0], q.t), y = window_at(p, 1, tile.grid.size[1], q.y),
-                 x = window_at(p, 2, tile.grid.size[2], q.x);
   // A row of the tile is a part of the word, or several words are a row.
   const int row_log = p.key_log[2], in_word = least(1 << row_log, 32), row = 32 * w >> row_log;
   const int from = s.first[2] + 32 * w - (row << row_log);
   std::uint32_t all = 0;
   for (int i = 0; i < 32 / in_word; ++i) {
     const int kt = s.first[0] + ((row + i) >> p.key_log[1]), ky = s.first[1] + ((row + i) & ((1 << p.key_log[1]) - 1));
-    if (kt < t.first || kt >= t.end || ky < y.first || ky >= y.end) continue;
-    Interval seen = x;
+    if (kt < q.t.first || kt >= q.t.end || ky < q.y.first || ky >= q.y.end) continue;
+    Interval seen = q.x;
     if (p.radius_square) {
-      const int reach = half_width(p, ky - q.y);
-      seen = {most(x.first, q.x - reach), least(x.end, q.x + reach + 1)};
+      const int reach = half_width(p, ky - q.place.y);
+      seen = {most(q.x.first, q.place.x - reach), least(q.x.end, q.place.x + reach + 1)};
     }
     all |= bits_of(seen.first, seen.end, from, in_word) << (i << row_log);
   }
@@ -257,7 +266,7 @@ class Block {
   // What the queries see of them: two threads a query.
   VITRINE_DEVICE void keys_are_coming() const {
     const int query = thread_index() / 2, half = thread_index() % 2;
-    if (query < kTile) seen_[query * 2 + half] = seen_by(p_, tile_, step_, query_at(p_, tile_, query), half);
+    if (query < kTile) seen_[query * 2 + half] = seen_by(p_, step_, query_of(p_, tile_, query), half);
     if (rpb_ && thread_index() < kTile) bias_at_[thread_index()] = key_bias_at(p_, step_, thread_index());
   }
   VITRINE_DEVICE void queries_are_there(const T*, int, int) const {}

@@ -76,11 +76,6 @@ class Sight {
     }
     return !p_.radius_square || squares < p_.radius_square;
   }
-  // The first step from i on that is seen by any, all_steps where there is none.
-  VITRINE_DEVICE int next(int i) const {
-    while (i < tile_.all_steps && !any(step_at(p_, tile_, i))) ++i;
-    return i;
-  }
 
  private:
   VITRINE_DEVICE int end(const Step& s, int a) const { return s.first[a] + (1 << p_.key_log[a]); }
@@ -89,6 +84,43 @@ class Sight {
   const Tile& tile_;
   int last_[3];
   Interval common_[3];
+};
+
+// The steps of a tile that any query sees, one after the other: by sums, as a step has no time for divisions.
+class Walk {
+ public:
+  VITRINE_DEVICE Walk(const Problem& p, const Tile& tile)
+      : sight(p, tile), p_(p), tile_(tile), step_{{tile.seen[0].first, tile.seen[1].first, tile.seen[2].first}, -1} {
+    if (!sight.any(step_)) go_on();
+  }
+  VITRINE_DEVICE const Step& step() const { return step_; }
+  // False behind the last.
+  VITRINE_DEVICE bool go_on() {
+    while (advance())
+      if (sight.any(step_)) return true;
+    return false;
+  }
+
+  const Sight sight;
+
+ private:
+  VITRINE_DEVICE bool advance() {
+    if (step_.extra >= 0) {
+      step_.extra += kRows;
+      return step_.extra < p_.extra;
+    }
+    for (int a = 2; a >= 0; --a) {
+      step_.first[a] += 1 << p_.key_log[a];
+      if (step_.first[a] < tile_.seen[a].end) return true;
+      step_.first[a] = tile_.seen[a].first;
+    }
+    step_.extra = 0;
+    return p_.extra > 0;
+  }
+
+  const Problem& p_;
+  const Tile& tile_;
+  Step step_;
 };
 
 // The box of a tile's slabs whose first token is there.
@@ -113,27 +145,34 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
     else
       fetch_tile<kDim>(to, map, g.key_head, place(2, s.first[2]), place(1, s.first[1]), place(0, s.first[0]), g.image, there);
   };
-  const Sight sight(p, tile);
   constexpr int kStages = Tiles<kDim>::kStages;
-  for (int i = sight.next(0), n = 0; i < tile.all_steps; ++n) {
-    const Step s = step_at(p, tile, i);
-    i = sight.next(i + 1);
-    const int stage = n % kStages, parity = n / kStages % 2;
-    wait_for(tiles.k_free[stage], parity ^ 1);
-    tiles.shown(n) = {s, sight.all(s), i == tile.all_steps};
-    fetch(tiles.k[stage], maps.k, maps.extra_k, s, tiles.k_there[stage]);
-    wait_for(tiles.v_free[stage], parity ^ 1);
-    fetch(tiles.v[stage], maps.v, maps.extra_v, s, tiles.v_there[stage]);
+  const auto fetch_values = [&](const Step& s, int n) {
+    wait_for(tiles.v_free[n % kStages], (n / kStages % 2) ^ 1);
+    fetch(tiles.v[n % kStages], maps.v, maps.extra_v, s, tiles.v_there[n % kStages]);
+  };
+  // Values one step behind, as they are needed and their memory is given back later than that of keys.
+  Walk walk(p, tile);
+  Step before = walk.step();
+  bool has_more = true;
+  int n = 0;
+  for (; has_more; ++n) {
+    const Step s = walk.step();
+    has_more = walk.go_on();
+    wait_for(tiles.k_free[n % kStages], (n / kStages % 2) ^ 1);
+    tiles.shown(n) = {s, walk.sight.all(s), !has_more};
+    fetch(tiles.k[n % kStages], maps.k, maps.extra_k, s, tiles.k_there[n % kStages]);
+    if (n > 0) fetch_values(before, n - 1);
+    before = s;
   }
+  fetch_values(before, n - 1);
 }
 
-// Logits of keys that a query does not see become -inf; a thread's rows are those at the places q.
-VITRINE_DEVICE void hide_unseen(const Problem& p, const Tile& tile, const Step& step, const Place (&q)[2],
-                                float (&s)[kBlocks][4]) {
+// Logits of keys that a query does not see become -inf; a thread's rows are those of the queries q.
+VITRINE_DEVICE void hide_unseen(const Problem& p, const Step& step, const Query (&q)[2], float (&s)[kBlocks][4]) {
   const int lane = lane_index(), t = lane % 4;
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
-    const std::uint32_t mine = seen_by(p, tile, step, q[r], t);  // the four lanes of a row make a word each
+    const std::uint32_t mine = seen_by(p, step, q[r], t);  // the four lanes of a row make a word each
     VITRINE_UNROLL
     for (int w = 0; w < 4; ++w) {
       const std::uint32_t word = shuffle(mine, lane - t + w) >> (2 * t);
@@ -163,7 +202,7 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   constexpr int kStages = Tiles<kDim>::kStages;
   const int group = shuffle(thread_index() / kWarpgroup - 1, 0), lane = lane_index();
   const int first_row = group * 64 + warp_index() % 4 * 16 + lane / 4;
-  const Place place[2] = {query_at(p, tile, first_row), query_at(p, tile, first_row + 8)};
+  const Query query[2] = {query_of(p, tile, first_row), query_of(p, tile, first_row + 8)};
   const float unit = p.scale * kLog2e;
   const auto free = [&](Arrivals& a) {
     if (lane == 0) arrive(a);
@@ -195,7 +234,7 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   float fade[2];
   const auto weigh_step = [&](int n) {
     const Shown& shown = tiles.shown(n);
-    if (!shown.is_whole) hide_unseen(p, tile, shown.step, place, s);
+    if (!shown.is_whole) hide_unseen(p, shown.step, query, s);
     weigh(s, unit, state, fade);
   };
   const auto pack = [&] {
@@ -247,14 +286,15 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   for (int r = 0; r < 2; ++r) {
     const float factor = factor_of(state[r]);
     const Grid& g = tile.grid;
-    T* const row = const_cast<T*>(g.template row<T>(p, p.out, g.head, place[r].t, place[r].y, place[r].x));
+    const Place& place = query[r].place;
+    T* const row = const_cast<T*>(g.template row<T>(p, p.out, g.head, place.t, place.y, place.x));
     VITRINE_UNROLL
     for (int c = 0; c < kDim / 8; c += 4) {
       std::uint32_t parts[4];
       VITRINE_UNROLL
       for (int i = 0; i < 4; ++i) parts[i] = pack2<T>(o[c + i][2 * r] * factor, o[c + i][2 * r + 1] * factor);
       exchange_in_four(parts);
-      if (place[r].x >= 0) store_16(row + 8 * (c + lane % 4), parts);
+      if (place.x >= 0) store_16(row + 8 * (c + lane % 4), parts);
     }
   }
 }
@@ -263,9 +303,6 @@ template <typename T, int kDim>
 VITRINE_KERNEL(kThreads)
 void attention_kernel(VITRINE_GRID_CONSTANT const Problem p, VITRINE_GRID_CONSTANT const Sm90Maps maps) {
 #if defined(VITRINE_SM90)
-  Tile tile;
-  // The last first: of causal attention it has the most steps.
-  if (!tile_at(p, grid_size().x - 1 - block_index().x, tile)) return;
   auto& tiles = *reinterpret_cast<Tiles<kDim>*>(shared_memory());
   if (thread_index() == 0) {
     prefetch_map(maps.q);
@@ -284,6 +321,9 @@ void attention_kernel(VITRINE_GRID_CONSTANT const Problem p, VITRINE_GRID_CONSTA
     }
     publish_arrivals();
   }
+  Tile tile;
+  // The last first: of causal attention it has the most steps.
+  if (!tile_at(p, grid_size().x - 1 - block_index().x, tile)) return;
   barrier();
   // Registers are given to threads in equal shares of 168; a fetching one needs few.
   if (thread_index() < kWarpgroup) {

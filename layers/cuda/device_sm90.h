@@ -248,6 +248,9 @@ VITRINE_DEVICE Operand operand(const void* slab, int slab_bytes) {
   return kSwizzle128 | Operand{1024 / 16} << 32 | static_cast<Operand>(slab_bytes / 16) << 16 |
          ((shared_address(slab) & 0x3ffffu) >> 4);
 }
-VITRINE_DEVICE Operand advance(Operand o, int bytes) { return o + static_cast<Operand>(bytes / 16); }
+// Within shared memory: the lower half alone changes.
+VITRINE_DEVICE Operand advance(Operand o, int bytes) {
+  return (o & ~Operand{0xffffffff}) | (static_cast<std::uint32_t>(o) + static_cast<std::uint32_t>(bytes / 16));
+}
 
 }  // namespace vitrine::cuda
