@@ -27,10 +27,11 @@ constexpr int kGroups = 2, kThreads = (1 + kGroups) * kWarpgroup;
 constexpr int kSlabBytes = kRows * kSlab * 2;
 constexpr int kBlocks = kRows / 8;  // of 8 keys
 
-// What the fetching thread tells of a step: it alone walks through them, as that takes divisions.
+// What the fetching thread, which alone walks through them, tells of a step.
 struct Shown {
   Step step;
-  bool is_whole, is_last;  // all queries see all of it
+  bool is_whole;  // all queries see all of it
+  bool is_last;
 };
 
 // Shared memory.
@@ -90,18 +91,17 @@ class Sight {
 class Walk {
  public:
   VITRINE_DEVICE Walk(const Problem& p, const Tile& tile)
-      : sight(p, tile), p_(p), tile_(tile), step_{{tile.seen[0].first, tile.seen[1].first, tile.seen[2].first}, -1} {
-    if (!sight.any(step_)) go_on();
+      : p_(p), tile_(tile), sight_(p, tile), step_{{tile.seen[0].first, tile.seen[1].first, tile.seen[2].first}, -1} {
+    if (!sight_.any(step_)) go_on();
   }
   VITRINE_DEVICE const Step& step() const { return step_; }
+  VITRINE_DEVICE bool is_whole() const { return sight_.all(step_); }
   // False behind the last.
   VITRINE_DEVICE bool go_on() {
     while (advance())
-      if (sight.any(step_)) return true;
+      if (sight_.any(step_)) return true;
     return false;
   }
-
-  const Sight sight;
 
  private:
   VITRINE_DEVICE bool advance() {
@@ -120,6 +120,7 @@ class Walk {
 
   const Problem& p_;
   const Tile& tile_;
+  const Sight sight_;
   Step step_;
 };
 
@@ -157,9 +158,10 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
   int n = 0;
   for (; has_more; ++n) {
     const Step s = walk.step();
+    const bool is_whole = walk.is_whole();
     has_more = walk.go_on();
     wait_for(tiles.k_free[n % kStages], (n / kStages % 2) ^ 1);
-    tiles.shown(n) = {s, walk.sight.all(s), !has_more};
+    tiles.shown(n) = {s, is_whole, !has_more};
     fetch(tiles.k[n % kStages], maps.k, maps.extra_k, s, tiles.k_there[n % kStages]);
     if (n > 0) fetch_values(before, n - 1);
     before = s;
