@@ -195,8 +195,8 @@ class Block {
   VITRINE_DEVICE const T* query(int r) const { return row(p_.q, r); }
   VITRINE_DEVICE T* out(int r) const { return const_cast<T*>(row(p_.out, r)); }
 
-  VITRINE_DEVICE bool go_to(int i) {
-    first_ = i * kTile;
+  VITRINE_DEVICE bool go_on() {
+    first_ += kTile;
     return first_ < end_;
   }
   VITRINE_DEVICE int keys() const { return least(end_ - first_, kTile); }
@@ -241,7 +241,7 @@ class Block {
   const Problem& p_;
   float *q_norm_, *k_norm_;
   Part part_;
-  int first_query_, end_, first_ = 0, query_[kRows];
+  int first_query_, end_, first_ = -kTile, query_[kRows];
   LogitRow row_[kRows];
 };
 

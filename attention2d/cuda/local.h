@@ -3,7 +3,7 @@
 // A tile is 64 queries (128 in local_sm90.h), a box of one residue class of the dilations; the keys that its queries see lie in a
 // box, too, the union of their windows, which goes by in tiles of 64 keys (128). The shapes of both tiles are those with the
 // least tiles to compute (a line of 64, a square of 8 x 8, a cube of 4 x 4 x 4 and all between). Which keys of a tile a query
-// sees are bits, made once a tile.
+// sees are bits, made once a tile where not all see all of it; tiles of a disc's square that nobody sees are left out.
 //
 //      queries                 keys: the union of the windows, in tiles       query q, key tile:  0011 1110
 //      +-----------+           +-------+-------+                                                  0011 1110
@@ -109,13 +109,11 @@ VITRINE_DEVICE Grid grid_at(const Problem& p, int i) {
   return g;
 }
 
-// The block's tile of queries and the tiles of keys that it goes through.
+// The block's tile of queries; windows move with them, so that those of the first and the last tell what is seen.
 struct Tile {
   Grid grid;
-  int first[3];      // of the queries
-  Interval seen[3];  // by any of them
-  int steps[3];      // tiles of keys an axis
-  int grid_steps = 0, all_steps = 0;
+  int first[3], last[3];        // of the queries
+  Interval seen[3], common[3];  // by any of them, by all
 
   VITRINE_DEVICE bool has_query(int axis, int i) const { return i < grid.size[axis]; }
 };
@@ -136,16 +134,14 @@ VITRINE_DEVICE bool tile_at(const Problem& p, int i, Tile& tile) {
     i = next;
   }
   tile.grid = grid_at(p, i);
-  tile.grid_steps = 1;
   for (int a = 0; a < 3; ++a) {
-    const int n = tile.grid.size[a], first = tile.first[a];
-    if (first >= n) return false;
-    const int last = least(first + (1 << p.query_log[a]), n) - 1;
-    tile.seen[a] = {window_at(p, a, n, first).first, window_at(p, a, n, last).end};
-    tile.steps[a] = (tile.seen[a].end - tile.seen[a].first + (1 << p.key_log[a]) - 1) >> p.key_log[a];
-    tile.grid_steps *= tile.steps[a];
+    const int n = tile.grid.size[a];
+    if (tile.first[a] >= n) return false;
+    tile.last[a] = least(tile.first[a] + (1 << p.query_log[a]), n) - 1;
+    const Interval of_first = window_at(p, a, n, tile.first[a]), of_last = window_at(p, a, n, tile.last[a]);
+    tile.seen[a] = {of_first.first, of_last.end};
+    tile.common[a] = {of_last.first, of_first.end};
   }
-  tile.all_steps = tile.grid_steps + (p.extra + p.step_keys() - 1) / p.step_keys();
   return true;
 }
 
@@ -164,16 +160,51 @@ struct Step {
   int first[3];
   int extra;  // below zero: of the grid
 };
-VITRINE_DEVICE Step step_at(const Problem& p, const Tile& tile, int i) {
-  if (i >= tile.grid_steps) return {{0, 0, 0}, (i - tile.grid_steps) * p.step_keys()};
-  Step s;
-  s.extra = -1;
-  for (int a = 2; a >= 0; --a) {
-    const int next = i / tile.steps[a];
-    s.first[a] = tile.seen[a].first + ((i - next * tile.steps[a]) << p.key_log[a]);
-    i = next;
+VITRINE_DEVICE int end_of(const Problem& p, const Step& s, int axis) { return s.first[axis] + (1 << p.key_log[axis]); }
+
+// Whether any query of the tile sees a key of the step.
+VITRINE_DEVICE bool is_seen(const Problem& p, const Tile& tile, const Step& s) {
+  if (s.extra >= 0 || !p.radius_square) return true;
+  int squares = 0;
+  for (int a = 1; a < 3; ++a) {
+    const int gap = most(most(s.first[a] - tile.last[a], tile.first[a] - end_of(p, s, a) + 1), 0);
+    squares += gap * gap;
   }
-  return s;
+  return squares < p.radius_square;
+}
+// Whether all see all of it.
+VITRINE_DEVICE bool is_whole(const Problem& p, const Tile& tile, const Step& s) {
+  if (s.extra >= 0) return s.extra + p.step_keys() <= p.extra;
+  int squares = 0;
+  for (int a = 0; a < 3; ++a) {
+    if (s.first[a] < tile.common[a].first || end_of(p, s, a) > tile.common[a].end) return false;
+    const int far = most(end_of(p, s, a) - 1 - tile.first[a], tile.last[a] - s.first[a]);
+    if (a > 0) squares += far * far;
+  }
+  return !p.radius_square || squares < p.radius_square;
+}
+
+// Through the steps that are seen, by sums: a division takes as long as many products.
+VITRINE_DEVICE Step before_first(const Problem& p, const Tile& tile) {
+  return {{tile.seen[0].first, tile.seen[1].first, tile.seen[2].first - (1 << p.key_log[2])}, -1};
+}
+// False behind the last.
+VITRINE_DEVICE bool next_step(const Problem& p, const Tile& tile, Step& s) {
+  while (s.extra < 0) {
+    int a = 2;
+    for (; a >= 0; --a) {
+      s.first[a] += 1 << p.key_log[a];
+      if (s.first[a] < tile.seen[a].end) break;
+      s.first[a] = tile.seen[a].first;
+    }
+    if (a < 0) {
+      s.extra = 0;
+      return p.extra > 0;
+    }
+    if (is_seen(p, tile, s)) return true;
+  }
+  s.extra += p.step_keys();
+  return s.extra < p.extra;
 }
 
 // The row of key j of a step, in k or v; null: none, to be zeros.
@@ -248,15 +279,17 @@ class Block {
         bias_at_(reinterpret_cast<int*>(seen_ + kTile * 2)),
         is_there_(tile_at(p, block_index().x, tile_)),
         rpb_(p.rpb ? p.rpb + tile_.grid.head * p.rpb_head : nullptr),
-        is_plain_(!p.rpb && p.scale > 0) {}
+        is_plain_(!p.rpb && p.scale > 0) {
+    if (is_there_) step_ = before_first(p, tile_);
+  }
   VITRINE_DEVICE bool is_there() const { return is_there_; }
 
   VITRINE_DEVICE const T* query(int r) const { return row(p_.q, r); }
   VITRINE_DEVICE T* out(int r) const { return const_cast<T*>(row(p_.out, r)); }
 
-  VITRINE_DEVICE bool go_to(int i) {
-    if (i >= tile_.all_steps) return false;
-    step_ = step_at(p_, tile_, i);
+  VITRINE_DEVICE bool go_on() {
+    if (!next_step(p_, tile_, step_)) return false;
+    is_whole_ = is_whole(p_, tile_, step_);
     return true;
   }
   VITRINE_DEVICE int keys() const { return kTile; }
@@ -266,7 +299,7 @@ class Block {
   // What the queries see of them: two threads a query.
   VITRINE_DEVICE void keys_are_coming() const {
     const int query = thread_index() / 2, half = thread_index() % 2;
-    if (query < kTile) seen_[query * 2 + half] = seen_by(p_, step_, query_of(p_, tile_, query), half);
+    if (query < kTile && !is_whole_) seen_[query * 2 + half] = seen_by(p_, step_, query_of(p_, tile_, query), half);
     if (rpb_ && thread_index() < kTile) bias_at_[thread_index()] = key_bias_at(p_, step_, thread_index());
   }
   VITRINE_DEVICE void queries_are_there(const T*, int, int) const {}
@@ -277,18 +310,17 @@ class Block {
   VITRINE_DEVICE void keys_are_there(const T*, int) {
     VITRINE_UNROLL
     for (int r = 0; r < kRows; ++r)
-      for (int half = 0; half < 2; ++half) bits_[r][half] = seen_[row_[r] * 2 + half];
+      for (int half = 0; half < 2; ++half) bits_[r][half] = is_whole_ ? ~0u : seen_[row_[r] * 2 + half];
   }
 
   VITRINE_DEVICE bool is_at_work() const {
     std::uint32_t any = 0;
     VITRINE_UNROLL
     for (int r = 0; r < kRows; ++r) any |= bits_[r][0] | bits_[r][1];
-    for (int mask = 1; mask < kWarp; mask *= 2) any |= shuffle_xor(any, mask);
-    return any != 0;
+    return warp_any(any != 0);
   }
   VITRINE_DEVICE float unit() const { return is_plain_ ? p_.scale * kLog2e : kLog2e; }
-  VITRINE_DEVICE bool has_logits() const { return true; }
+  VITRINE_DEVICE bool has_logits() const { return !is_whole_ || !is_plain_; }
   VITRINE_DEVICE float logit(int r, int j, float product) const {
     const std::uint32_t bits = j < 32 ? bits_[r][0] : bits_[r][1];  // an index would put the block into memory
     if ((bits >> j % 32 & 1) == 0) return -infinity();
@@ -311,6 +343,7 @@ class Block {
   bool is_there_;
   const float* rpb_;
   bool is_plain_;  // logits are products times one positive factor
+  bool is_whole_;  // all queries see all of the step
   int row_[kRows], query_bias_[kRows];
   std::uint32_t bits_[kRows][2];
 };

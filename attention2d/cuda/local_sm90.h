@@ -47,83 +47,6 @@ struct Tiles {
   VITRINE_DEVICE Shown& shown(int n) { return steps[n % (2 * kStages)]; }
 };
 
-// Whether any query of the tile sees a key of the step, and whether all see all; windows move with their queries, so that those
-// of the first and the last tell.
-class Sight {
- public:
-  VITRINE_DEVICE Sight(const Problem& p, const Tile& tile) : p_(p), tile_(tile) {
-    for (int a = 0; a < 3; ++a) {
-      const int n = tile.grid.size[a];
-      last_[a] = least(tile.first[a] + (1 << p.query_log[a]), n) - 1;
-      common_[a] = {window_at(p, a, n, last_[a]).first, window_at(p, a, n, tile.first[a]).end};
-    }
-  }
-  VITRINE_DEVICE bool any(const Step& s) const {
-    if (s.extra >= 0 || !p_.radius_square) return true;
-    int squares = 0;
-    for (int a = 1; a < 3; ++a) {
-      const int gap = most(most(s.first[a] - last_[a], tile_.first[a] - end(s, a) + 1), 0);
-      squares += gap * gap;
-    }
-    return squares < p_.radius_square;
-  }
-  VITRINE_DEVICE bool all(const Step& s) const {
-    if (s.extra >= 0) return s.extra + kRows <= p_.extra;
-    int squares = 0;
-    for (int a = 0; a < 3; ++a) {
-      if (s.first[a] < common_[a].first || end(s, a) > common_[a].end) return false;
-      const int far = most(end(s, a) - 1 - tile_.first[a], last_[a] - s.first[a]);
-      if (a > 0) squares += far * far;
-    }
-    return !p_.radius_square || squares < p_.radius_square;
-  }
-
- private:
-  VITRINE_DEVICE int end(const Step& s, int a) const { return s.first[a] + (1 << p_.key_log[a]); }
-
-  const Problem& p_;
-  const Tile& tile_;
-  int last_[3];
-  Interval common_[3];
-};
-
-// The steps of a tile that any query sees, one after the other: by sums, as a step has no time for divisions.
-class Walk {
- public:
-  VITRINE_DEVICE Walk(const Problem& p, const Tile& tile)
-      : p_(p), tile_(tile), sight_(p, tile), step_{{tile.seen[0].first, tile.seen[1].first, tile.seen[2].first}, -1} {
-    if (!sight_.any(step_)) go_on();
-  }
-  VITRINE_DEVICE const Step& step() const { return step_; }
-  VITRINE_DEVICE bool is_whole() const { return sight_.all(step_); }
-  // False behind the last.
-  VITRINE_DEVICE bool go_on() {
-    while (advance())
-      if (sight_.any(step_)) return true;
-    return false;
-  }
-
- private:
-  VITRINE_DEVICE bool advance() {
-    if (step_.extra >= 0) {
-      step_.extra += kRows;
-      return step_.extra < p_.extra;
-    }
-    for (int a = 2; a >= 0; --a) {
-      step_.first[a] += 1 << p_.key_log[a];
-      if (step_.first[a] < tile_.seen[a].end) return true;
-      step_.first[a] = tile_.seen[a].first;
-    }
-    step_.extra = 0;
-    return p_.extra > 0;
-  }
-
-  const Problem& p_;
-  const Tile& tile_;
-  const Sight sight_;
-  Step step_;
-};
-
 // The box of a tile's slabs whose first token is there.
 template <int kDim>
 VITRINE_DEVICE void fetch_tile(std::byte* to, const TensorMap& map, int head, int x, int y, int t, std::int64_t image,
@@ -152,19 +75,17 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
     fetch(tiles.v[n % kStages], maps.v, maps.extra_v, s, tiles.v_there[n % kStages]);
   };
   // Values one step behind, as they are needed and their memory is given back later than that of keys.
-  Walk walk(p, tile);
-  Step before = walk.step();
-  bool has_more = true;
+  Step s = before_first(p, tile), before{};
+  bool has_more = next_step(p, tile, s);
   int n = 0;
   for (; has_more; ++n) {
-    const Step s = walk.step();
-    const bool is_whole = walk.is_whole();
-    has_more = walk.go_on();
+    const Step step = s;
+    has_more = next_step(p, tile, s);
     wait_for(tiles.k_free[n % kStages], (n / kStages % 2) ^ 1);
-    tiles.shown(n) = {s, is_whole, !has_more};
-    fetch(tiles.k[n % kStages], maps.k, maps.extra_k, s, tiles.k_there[n % kStages]);
+    tiles.shown(n) = {step, is_whole(p, tile, step), !has_more};
+    fetch(tiles.k[n % kStages], maps.k, maps.extra_k, step, tiles.k_there[n % kStages]);
     if (n > 0) fetch_values(before, n - 1);
-    before = s;
+    before = step;
   }
   fetch_values(before, n - 1);
 }

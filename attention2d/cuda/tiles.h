@@ -10,7 +10,7 @@
 //   bytes(rows)             shared memory of its own
 //   Block(p, rows, memory)  finds the block's queries; is_there(): there are any
 //   query(r), out(r)        row r of the tile in q and in out, null where there is none
-//   go_to(i)                makes the i-th tile of keys the present one, false behind the last
+//   go_on()                 makes the next tile of keys the present one, at first the first; false behind the last
 //   keys()                  how many it has
 //   key(j), value(j)        its rows: pointers (null: zeros), or what has operator[] by channel and is computed
 //   keys_are_coming()       is called while K's tile is on the way; a barrier follows

@@ -40,7 +40,7 @@ void tiles_f32_kernel(typename Block::Problem p) {
   const float unit = block.unit();
   RowState state[4];
   float o[kPieces][4][4] = {};
-  for (int step = 0; block.go_to(step); ++step) {
+  while (block.go_on()) {
     const int keys = block.keys();
     barrier();  // nobody reads the tile any more
     fetch_elements(tile, kF32Threads, round_up<16>(keys), pitch, dim, p.dim, [&](int j) { return block.key(j); });

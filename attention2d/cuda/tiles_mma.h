@@ -116,7 +116,7 @@ void tiles_mma_kernel(typename Block::Problem p) {
                [&](int j) { return block.value(j); });
   };
   fetch_rows(q_tile, threads, rows, pitch, dim_steps * 16, p.dim, p.q.is_aligned, [&](int r) { return block.query(r); });
-  bool has_keys = block.go_to(0);
+  bool has_keys = block.go_on();
   fetch_k();
   if constexpr (Block::kIsShort) fetch_v();
   async_wait<Block::kIsShort ? 2 : 1>();
@@ -172,7 +172,7 @@ void tiles_mma_kernel(typename Block::Problem p) {
     }
     async_wait<0>();
     barrier();  // V's tile is there, and K's is no longer read
-    has_keys = block.go_to(i + 1);
+    has_keys = block.go_on();
     if (has_keys) fetch_k();
     if (!is_at_work) continue;
     VITRINE_UNROLL

@@ -94,6 +94,8 @@ VITRINE_DEVICE T shuffle(T value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
 }
 
+VITRINE_DEVICE bool warp_any(bool value) { return __any_sync(0xffffffffu, value) != 0; }
+
 // The block's shared memory, of the size that the launch names, 1024-byte aligned; undefined when the block begins.
 VITRINE_DEVICE std::byte* shared_memory() {
   extern __shared__ __align__(1024) unsigned char vitrine_shared[];
@@ -234,6 +236,12 @@ T shuffle_xor(T value, int mask) {
   T got;
   std::memcpy(&got, emulation::meet_warp("shuffle", &value, sizeof value).of((thread_index() % kWarp) ^ mask), sizeof got);
   return got;
+}
+inline bool warp_any(bool value) {
+  const emulation::Brought all = emulation::meet_warp("warp_any", &value, sizeof value);
+  bool any = false;
+  for (int lane = 0; lane < kWarp; ++lane) any = any || all.of(lane)[0] != std::byte{0};
+  return any;
 }
 inline std::byte* shared_memory() { return emulation::block().shared; }
 
