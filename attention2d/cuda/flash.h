@@ -200,8 +200,12 @@ class Block {
     return first_ < end_;
   }
   VITRINE_DEVICE int keys() const { return least(end_ - first_, kTile); }
-  VITRINE_DEVICE auto key(int j) const { return key_of<T, kExtras>(p_, part_, first_ + j); }
-  VITRINE_DEVICE auto value(int j) const { return value_of<T, kExtras>(p_, part_, first_ + j); }
+  VITRINE_DEVICE auto key(int j) const {
+    return [this, j](int more) { return key_of<T, kExtras>(p_, part_, first_ + j + more); };
+  }
+  VITRINE_DEVICE auto value(int j) const {
+    return [this, j](int more) { return value_of<T, kExtras>(p_, part_, first_ + j + more); };
+  }
 
   VITRINE_DEVICE void keys_are_coming() const {}
   VITRINE_DEVICE void queries_are_there(const T* tile, int rows, int pitch) const { make_norms(tile, rows, pitch, q_norm_); }
@@ -218,6 +222,10 @@ class Block {
   VITRINE_DEVICE float unit() const { return kExtras == Extras::none ? p_.scale * kLog2e : kLog2e; }
   VITRINE_DEVICE bool has_logits() const {
     return kExtras != Extras::none || first_ + kTile > (p_.is_causal ? least(first_query_ + 1, end_) : end_);
+  }
+  template <int kBlocks>
+  VITRINE_DEVICE void make_logits(float (&s)[kBlocks][4]) const {
+    each_logit(*this, s);
   }
   VITRINE_DEVICE float logit(int r, int j, float product) const {
     const int key = first_ + j;

@@ -1,6 +1,7 @@
 // Local attention: the problem of a launch, the tiled kernel in f32, and a plain one for heads of any size, a warp a query.
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <string>
 
 #include <vitrine/attention2d/cuda/local.h>
@@ -125,6 +126,22 @@ Problem problem_of(const LocalArgs& args) {
     for (int a = 0; a < 2; ++a) p.rpb_center[a] = p.kernel[a + 1] - 1;
   }
   return p;
+}
+
+// The steps between rows of a tile, in 32 bits; false where they need more.
+bool set_steps(Problem& p) {
+  const auto set = [&](const View& view, int(&step)[3], const View& extra, int& extra_step) {
+    std::int64_t reach = 0;
+    for (int a = 0; a < 3; ++a) {
+      const std::int64_t wide = view.axis[a] * p.dilation[a];
+      reach += ((1 << p.key_log[a]) - 1) * wide;
+      step[a] = static_cast<int>(wide);  // not looked at where there is one place
+    }
+    extra_step = static_cast<int>(extra.axis[2]);
+    constexpr std::int64_t kMost = std::numeric_limits<int>::max();
+    return reach <= kMost && (extra.axis[2] << kTileLog) <= kMost;
+  };
+  return set(p.k, p.k_step, p.extra_k, p.extra_k_step) && set(p.v, p.v_step, p.extra_v, p.extra_v_step);
 }
 
 // Boxes of 2^log tokens, `step` apart, of a view whose heads lie side by side; `size` and `log` by axis, slowest first.
@@ -255,6 +272,7 @@ void local_attention_sm90(const LocalArgs& args) {
 void local_attention_tiles(const LocalArgs& args) {
   local::Problem p = local::problem_of(args);
   local::choose_tiles(p, local::kTileLog);
+  if (!local::set_steps(p)) return local_attention(args);  // terabytes of keys
   switch (args.q.dtype()) {
     case DType::f32:
       return local::attend_f32(p, args.q);

@@ -27,6 +27,8 @@ struct Problem {
   LocalAxis::Window window[3];
   int radius_square;  // 0: no disc
   View q, k, v, out, extra_k, extra_v;
+  // Elements between neighbours of a residue class; all of a tile is within 2^31 of its first row.
+  int k_step[3], v_step[3], extra_k_step, extra_v_step;
   int extra;
   float scale;
   const float* rpb;
@@ -207,15 +209,43 @@ VITRINE_DEVICE bool next_step(const Problem& p, const Tile& tile, Step& s) {
   return s.extra < p.extra;
 }
 
-// The row of key j of a step, in k or v; null: none, to be zeros.
+// The first row of a step, in k or v.
 template <typename T>
-VITRINE_DEVICE const T* key_row(const Problem& p, const Tile& tile, const Step& s, const View& view, const View& extra, int j) {
-  if (s.extra >= 0) return s.extra + j < p.extra ? tile.grid.extra_row<T>(extra, s.extra + j) : nullptr;
-  const Place k = place_in(p.key_log, j);
-  const int t = s.first[0] + k.t, y = s.first[1] + k.y, x = s.first[2] + k.x;
-  if (t >= tile.seen[0].end || y >= tile.seen[1].end || x >= tile.seen[2].end) return nullptr;
-  return tile.grid.row<T>(p, view, tile.grid.key_head, t, y, x);
+VITRINE_DEVICE const T* first_row(const Problem& p, const Tile& tile, const Step& s, const View& view, const View& extra) {
+  if (s.extra >= 0) return tile.grid.extra_row<T>(extra, s.extra);
+  return tile.grid.row<T>(p, view, tile.grid.key_head, s.first[0], s.first[1], s.first[2]);
 }
+// As tiles.h has them, rows j + more: sides are powers of two, so that the places of both add up.
+template <typename T>
+class Rows {
+ public:
+  VITRINE_DEVICE Rows(const Problem& p, const Tile& tile, const Step& s, const T* first, const int (&step)[3], int extra_step,
+                      int j) {
+    const bool is_grid = s.extra < 0;
+    const int all = p.key_log[0] + p.key_log[1] + p.key_log[2];
+    for (int a = 0; a < 3; ++a) {
+      log_[a] = is_grid ? p.key_log[a] : a == 2 ? all : 0;  // further tokens are a line
+      step_[a] = is_grid ? step[a] : a == 2 ? extra_step : 0;
+      room_[a] = is_grid ? tile.seen[a].end - s.first[a] : a == 2 ? p.extra - s.extra : 1;
+    }
+    const Place mine = place_in(log_, j);
+    room_[0] -= mine.t;
+    room_[1] -= mine.y;
+    room_[2] -= mine.x;
+    row_ = first + offset(mine);
+  }
+  // Null: none, to be zeros.
+  VITRINE_DEVICE const T* operator()(int more) const {
+    const Place there = place_in(log_, more);
+    return there.t < room_[0] && there.y < room_[1] && there.x < room_[2] ? row_ + offset(there) : nullptr;
+  }
+
+ private:
+  VITRINE_DEVICE int offset(const Place& at) const { return at.t * step_[0] + at.y * step_[1] + at.x * step_[2]; }
+
+  const T* row_;
+  int log_[3], step_[3], room_[3];
+};
 
 // Bits first .. end - 1 of places that begin at `from`, of which there are n, at most 32.
 VITRINE_DEVICE std::uint32_t bits_of(int first, int end, int from, int n) {
@@ -264,6 +294,16 @@ VITRINE_DEVICE int key_bias_at(const Problem& p, const Step& s, int j) {
 }
 VITRINE_DEVICE int query_bias_at(const Problem& p, const Place& q) { return q.y * p.rpb_row + q.x; }
 
+// Of sums as tiles_mma.h has them, logits that row r does not see become -inf: those of four blocks of 8 keys from `block` on, of
+// which the lane has bits 8 n and 8 n + 1.
+template <int kBlocks>
+VITRINE_DEVICE void hide_unseen(float (&s)[kBlocks][4], int r, int block, std::uint32_t bits) {
+  VITRINE_UNROLL
+  for (int n = 0; n < 4; ++n) VITRINE_UNROLL
+  for (int e = 0; e < 2; ++e)
+    if ((bits >> (8 * n + e) & 1) == 0) s[block + n][2 * r + e] = -infinity();
+}
+
 // As tiles.h has it; kRows: of a thread.
 template <typename Element, int kRows>
 class Block {
@@ -290,11 +330,13 @@ class Block {
   VITRINE_DEVICE bool go_on() {
     if (!next_step(p_, tile_, step_)) return false;
     is_whole_ = is_whole(p_, tile_, step_);
+    k_ = first_row<T>(p_, tile_, step_, p_.k, p_.extra_k);
+    v_ = first_row<T>(p_, tile_, step_, p_.v, p_.extra_v);
     return true;
   }
   VITRINE_DEVICE int keys() const { return kTile; }
-  VITRINE_DEVICE const T* key(int j) const { return key_row<T>(p_, tile_, step_, p_.k, p_.extra_k, j); }
-  VITRINE_DEVICE const T* value(int j) const { return key_row<T>(p_, tile_, step_, p_.v, p_.extra_v, j); }
+  VITRINE_DEVICE Rows<T> key(int j) const { return {p_, tile_, step_, k_, p_.k_step, p_.extra_k_step, j}; }
+  VITRINE_DEVICE Rows<T> value(int j) const { return {p_, tile_, step_, v_, p_.v_step, p_.extra_v_step, j}; }
 
   // What the queries see of them: two threads a query.
   VITRINE_DEVICE void keys_are_coming() const {
@@ -321,10 +363,18 @@ class Block {
   }
   VITRINE_DEVICE float unit() const { return is_plain_ ? p_.scale * kLog2e : kLog2e; }
   VITRINE_DEVICE bool has_logits() const { return !is_whole_ || !is_plain_; }
+  template <int kBlocks>
+  VITRINE_DEVICE void make_logits(float (&s)[kBlocks][4]) const {
+    if (!is_plain_) return each_logit(*this, s);
+    const int t = lane_index() % 4;
+    VITRINE_UNROLL
+    for (int r = 0; r < 2; ++r) VITRINE_UNROLL
+    for (int half = 0; half < 2; ++half) hide_unseen(s, r, 4 * half, bits_[r][half] >> (2 * t));
+  }
   VITRINE_DEVICE float logit(int r, int j, float product) const {
     const std::uint32_t bits = j < 32 ? bits_[r][0] : bits_[r][1];  // an index would put the block into memory
     if ((bits >> j % 32 & 1) == 0) return -infinity();
-    if (!rpb_ && p_.scale > 0) return product;
+    if (is_plain_) return product;
     product *= p_.scale;
     return rpb_ && step_.extra < 0 ? product + rpb_[bias_at_[j] - query_bias_[r]] : product;
   }
@@ -338,6 +388,7 @@ class Block {
   const Problem& p_;
   Tile tile_;
   Step step_;
+  const T *k_, *v_;      // the step's first rows
   std::uint32_t* seen_;  // [query][half of the keys]
   int* bias_at_;         // of each key
   bool is_there_;

@@ -90,20 +90,14 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
   fetch_values(before, n - 1);
 }
 
-// Logits of keys that a query does not see become -inf; a thread's rows are those of the queries q.
+// A thread's rows are those of the queries q.
 VITRINE_DEVICE void hide_unseen(const Problem& p, const Step& step, const Query (&q)[2], float (&s)[kBlocks][4]) {
   const int lane = lane_index(), t = lane % 4;
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const std::uint32_t mine = seen_by(p, step, q[r], t);  // the four lanes of a row make a word each
     VITRINE_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      const std::uint32_t word = shuffle(mine, lane - t + w) >> (2 * t);
-      VITRINE_UNROLL
-      for (int n = 0; n < 4; ++n) VITRINE_UNROLL
-      for (int e = 0; e < 2; ++e)
-        if ((word >> (8 * n + e) & 1) == 0) s[4 * w + n][2 * r + e] = -infinity();
-    }
+    for (int w = 0; w < 4; ++w) local::hide_unseen(s, r, 4 * w, shuffle(mine, lane - t + w) >> (2 * t));
   }
 }
 

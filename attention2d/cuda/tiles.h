@@ -12,14 +12,16 @@
 //   query(r), out(r)        row r of the tile in q and in out, null where there is none
 //   go_on()                 makes the next tile of keys the present one, at first the first; false behind the last
 //   keys()                  how many it has
-//   key(j), value(j)        its rows: pointers (null: zeros), or what has operator[] by channel and is computed
+//   key(j), value(j)        its rows, as functions of `more`: key(j)(more) is row j + more, a pointer (null: zeros) or what has
+//                           operator[] by channel and is computed; `more` is the same for all threads and has no bit that j has
 //   keys_are_coming()       is called while K's tile is on the way; a barrier follows
 //   queries_are_there(...)  when the tile of queries is in shared memory
 //   take_row(r, of_tile)    the thread's row r is that of the tile
 //   keys_are_there(...)     when K's tile is in shared memory, before its logits
 //   is_at_work()            whether any row of the warp sees a key of it
 //   unit(), has_logits(),   weights are 2^(unit logit), where a logit is the product or, where has_logits() says so of the
-//   present logit(r, j, product)    tile, what this makes of it
+//   logit(r, j, product),   present tile, what this makes of it; make_logits: of all of a thread's in 16 bits, where each_logit
+//   make_logits(s)          is the plain way
 #pragma once
 
 #include <vitrine/layers/cuda/launch.h>
@@ -88,6 +90,14 @@ struct RowState {
   }
   VITRINE_DEVICE float factor() const { return sum == 0.0f ? 0.0f : 1.0f / sum; }
 };
+
+// Of a thread's sums as tiles_mma.h has them.
+template <typename Block, int kBlocks>
+VITRINE_DEVICE void each_logit(const Block& block, float (&s)[kBlocks][4]) {
+  VITRINE_UNROLL
+  for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
+  for (int e = 0; e < 4; ++e) s[n][e] = block.logit(e / 2, 8 * n + lane_index() % 4 * 2 + e % 2, s[n][e]);
+}
 
 // --- rows to shared memory -----------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ void tiles_f32_kernel(typename Block::Problem p) {
   while (block.go_on()) {
     const int keys = block.keys();
     barrier();  // nobody reads the tile any more
-    fetch_elements(tile, kF32Threads, round_up<16>(keys), pitch, dim, p.dim, [&](int j) { return block.key(j); });
+    fetch_elements(tile, kF32Threads, round_up<16>(keys), pitch, dim, p.dim, [&](int j) { return block.key(j)(0); });
     block.keys_are_coming();
     barrier();
     block.keys_are_there(tile, pitch);
@@ -81,7 +81,8 @@ void tiles_f32_kernel(typename Block::Problem p) {
       for (int e = 0; e < 4; ++e) o[c][i][e] *= advanced.fade;
     }
     barrier();  // all have done with K
-    fetch_elements(tile, kF32Threads, round_up<16>(keys), pitch, value_dim, p.value_dim, [&](int j) { return block.value(j); });
+    fetch_elements(tile, kF32Threads, round_up<16>(keys), pitch, value_dim, p.value_dim,
+                   [&](int j) { return block.value(j)(0); });
     barrier();
     for (int k = 0; k < keys; k += 4) {
       Four a[4];

@@ -24,15 +24,33 @@ namespace vitrine::cuda {
 constexpr int kMmaWarps = 4, kMmaThreads = kMmaWarps * kWarp;
 constexpr int kMmaPad = 8;  // elements between rows in shared memory
 
-// Rows to shared memory, `channels` of each (a multiple of 16), zeros from `dim` on and where there is no row.
-template <typename T, typename RowOf>
+// Rows to shared memory, `channels` of each (a multiple of 16; kChannels, where that is not 0), zeros from `dim` on and where
+// there is no row. rows_from(j)(more) is row j + more, as tiles.h has them.
+template <int kChannels, typename T, typename RowsFrom>
 VITRINE_DEVICE void fetch_rows(T* to, int threads, int rows, int pitch, int channels, int dim, bool is_aligned,
-                               const RowOf& row_of) {
-  if constexpr (std::is_same_v<decltype(row_of(0)), const T*>) {
+                               const RowsFrom& rows_from) {
+  if constexpr (!std::is_same_v<decltype(rows_from(0)(0)), const T*>) {
+    fetch_elements(to, threads, rows, pitch, channels, dim, [&](int row) { return rows_from(row)(0); });
+  } else if (kChannels > 0 && is_aligned) {
+    constexpr auto kPieces = static_cast<unsigned>(kChannels > 0 ? kChannels / 8 : 1);  // a power of two
+    const auto thread = static_cast<unsigned>(thread_index());
+    const auto row = static_cast<int>(thread / kPieces), channel = static_cast<int>(thread % kPieces * 8);
+    const auto from = rows_from(row);
+    const bool has_channels = channel < dim;
+    to += row * pitch + channel;
+    const int at_once = threads / static_cast<int>(kPieces);
+    VITRINE_UNROLL
+    for (int more = 0; more < rows; more += at_once) {
+      if (rows % at_once != 0 && row + more >= rows) break;
+      const T* const there = from(more);
+      const bool is_there = there && has_channels;
+      async_copy_16(to + more * pitch, is_there ? there + channel : nullptr, is_there);
+    }
+  } else {
     const int pieces = channels / 8;
     for (int i = thread_index(); i < rows * pieces; i += threads) {
       const int row = i / pieces, channel = (i - row * pieces) * 8;
-      const T* from = row_of(row);
+      const T* from = rows_from(row)(0);
       T* piece = to + row * pitch + channel;
       if (is_aligned) {
         const bool is_there = from && channel < dim;
@@ -41,8 +59,6 @@ VITRINE_DEVICE void fetch_rows(T* to, int threads, int rows, int pitch, int chan
         for (int c = 0; c < 8; ++c) piece[c] = from && channel + c < dim ? from[channel + c] : T{0};
       }
     }
-  } else {
-    fetch_elements(to, threads, rows, pitch, channels, dim, row_of);
   }
   async_commit();
 }
@@ -97,6 +113,7 @@ template <typename Block, int kSteps, bool kIsExact>
 VITRINE_KERNEL(kMmaThreads)
 void tiles_mma_kernel(typename Block::Problem p) {
   using T = typename Block::T;
+  constexpr int kChannels = kIsExact ? kSteps * 16 : 0;
   const int dim_steps = kIsExact ? kSteps : (p.dim + 15) / 16, value_steps = kIsExact ? kSteps : (p.value_dim + 15) / 16;
   const int pitch = most(dim_steps, value_steps) * 16 + kMmaPad;
   const int threads = Block::kIsFull ? kMmaThreads : block_size(), rows = threads / kWarp * 16;
@@ -107,15 +124,16 @@ void tiles_mma_kernel(typename Block::Problem p) {
   if (!block.is_there()) return;
 
   const auto fetch_k = [&] {
-    fetch_rows(k_tile, threads, round_up<16>(block.keys()), pitch, dim_steps * 16, p.dim, p.k.is_aligned,
-               [&](int j) { return block.key(j); });
+    fetch_rows<kChannels>(k_tile, threads, round_up<16>(block.keys()), pitch, dim_steps * 16, p.dim, p.k.is_aligned,
+                          [&](int j) { return block.key(j); });
     block.keys_are_coming();
   };
   const auto fetch_v = [&] {
-    fetch_rows(v_tile, threads, round_up<16>(block.keys()), pitch, value_steps * 16, p.value_dim, p.v.is_aligned,
-               [&](int j) { return block.value(j); });
+    fetch_rows<kChannels>(v_tile, threads, round_up<16>(block.keys()), pitch, value_steps * 16, p.value_dim, p.v.is_aligned,
+                          [&](int j) { return block.value(j); });
   };
-  fetch_rows(q_tile, threads, rows, pitch, dim_steps * 16, p.dim, p.q.is_aligned, [&](int r) { return block.query(r); });
+  fetch_rows<kChannels>(q_tile, threads, rows, pitch, dim_steps * 16, p.dim, p.q.is_aligned,
+                        [&](int r) { return [&block, r](int more) { return block.query(r + more); }; });
   bool has_keys = block.go_on();
   fetch_k();
   if constexpr (Block::kIsShort) fetch_v();
@@ -159,11 +177,7 @@ void tiles_mma_kernel(typename Block::Problem p) {
           multiply_add<T>(s[2 * j + 1], q[c], b[2], b[3]);
         }
       }
-      if (block.has_logits()) {
-        VITRINE_UNROLL
-        for (int n = 0; n < kTile / 8; ++n) VITRINE_UNROLL
-        for (int e = 0; e < 4; ++e) s[n][e] = block.logit(e / 2, 8 * n + lane % 4 * 2 + e % 2, s[n][e]);
-      }
+      if (block.has_logits()) block.make_logits(s);
       float fade[2];
       weigh(s, unit, state, fade);
       VITRINE_UNROLL
