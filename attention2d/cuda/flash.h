@@ -150,7 +150,7 @@ struct LogitRow {
 };
 VITRINE_DEVICE LogitRow logit_row(const Problem& p, const Part& part, int i, std::int64_t token) {
   LogitRow row{p.head_scale ? p.scale * p.head_scale[part.head] : p.scale, nullptr, nullptr, nullptr, nullptr};
-  if (token < 0) return row;
+  if (token < 0) i = 0, token = 0;  // what there is to read of a query that is none
   if (p.bias)
     row.bias = p.bias + part.image * p.bias_image + part.head * p.bias_head + i * p.bias_row +
                (p.pattern ? p.pattern[part.group] * p.bias_pattern : 0);
@@ -162,14 +162,25 @@ VITRINE_DEVICE LogitRow logit_row(const Problem& p, const Part& part, int i, std
   }
   return row;
 }
+// Products of a query and key j become logits: each(change) calls change(x, row, j) for all of a thread's. One change of all
+// after the other, as each has its question whether it is to be made.
+template <typename Each>
+VITRINE_DEVICE void make_logits(const Problem& p, const Each& each) {
+  each([](float& x, const LogitRow& row, int) { x *= row.scale; });
+  if (p.bias) each([](float& x, const LogitRow& row, int j) { x += row.bias[j]; });
+  if (p.row_bias.data)
+    each([&p](float& x, const LogitRow& row, int j) {
+      const int at = j / p.columns;
+      x += row.row_bias[at] + row.column_bias[j - at * p.columns];
+    });
+  if (p.mask)
+    each([](float& x, const LogitRow& row, int j) {
+      if (!row.mask[j]) x = -infinity();
+    });
+}
 VITRINE_DEVICE float logit(const Problem& p, const LogitRow& row, int j, float product) {
-  float value = product * row.scale;
-  if (row.bias) value += row.bias[j];
-  if (row.row_bias) {
-    const int at = j / p.columns;
-    value += row.row_bias[at] + row.column_bias[j - at * p.columns];
-  }
-  return row.mask && !row.mask[j] ? -infinity() : value;
+  make_logits(p, [&](const auto& change) { change(product, row, j); });
+  return product;
 }
 
 // A tile of queries of a part, as tiles.h has it; kRows: of a thread.
@@ -225,16 +236,32 @@ class Block {
   }
   template <int kBlocks>
   VITRINE_DEVICE void make_logits(float (&s)[kBlocks][4]) const {
-    each_logit(*this, s);
+    const auto each = [&](const auto& use) {
+      VITRINE_UNROLL
+      for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
+      for (int e = 0; e < 4; ++e) use(s[n][e], e / 2, 8 * n + lane_index() % 4 * 2 + e % 2);
+    };
+    if constexpr (kExtras != Extras::none) {
+      if (p_.is_cosine) each([&](float& x, int, int j) { x *= k_norm_[j]; });
+      flash::make_logits(p_, [&](const auto& change) {
+        each([&](float& x, int r, int j) {
+          if (first_ + j < end_) change(x, row_[r], first_ + j);
+        });
+      });
+    }
+    each([&](float& x, int r, int j) {
+      if (!sees(r, first_ + j)) x = -infinity();
+    });
   }
   VITRINE_DEVICE float logit(int r, int j, float product) const {
     const int key = first_ + j;
-    if (key >= end_ || (p_.is_causal && key > query_[r])) return -infinity();
+    if (!sees(r, key)) return -infinity();
     if constexpr (kExtras == Extras::none) return product;
     return flash::logit(p_, row_[r], key, p_.is_cosine ? product * k_norm_[j] : product);
   }
 
  private:
+  VITRINE_DEVICE bool sees(int r, int key) const { return key < (p_.is_causal ? least(query_[r] + 1, end_) : end_); }
   VITRINE_DEVICE const T* row(const View& view, int r) const {
     const std::int64_t token = query_token(p_, part_, first_query_ + r);
     return token < 0 ? nullptr : row_at<T>(view, part_.image, part_.head, token);

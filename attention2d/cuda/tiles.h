@@ -20,8 +20,8 @@
 //   keys_are_there(...)     when K's tile is in shared memory, before its logits
 //   is_at_work()            whether any row of the warp sees a key of it
 //   unit(), has_logits(),   weights are 2^(unit logit), where a logit is the product or, where has_logits() says so of the
-//   logit(r, j, product),   present tile, what this makes of it; make_logits: of all of a thread's in 16 bits, where each_logit
-//   make_logits(s)          is the plain way
+//   make_logits(s),         present tile, what this makes of a thread's in 16 bits, or
+//   logit(r, j, product)    this of one
 #pragma once
 
 #include <vitrine/layers/cuda/launch.h>
