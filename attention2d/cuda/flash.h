@@ -236,20 +236,15 @@ class Block {
   }
   template <int kBlocks>
   VITRINE_DEVICE void make_logits(float (&s)[kBlocks][4]) const {
-    const auto each = [&](const auto& use) {
-      VITRINE_UNROLL
-      for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
-      for (int e = 0; e < 4; ++e) use(s[n][e], e / 2, 8 * n + lane_index() % 4 * 2 + e % 2);
-    };
     if constexpr (kExtras != Extras::none) {
-      if (p_.is_cosine) each([&](float& x, int, int j) { x *= k_norm_[j]; });
+      if (p_.is_cosine) each_sum(s, [&](float& x, int, int j) { x *= k_norm_[j]; });
       flash::make_logits(p_, [&](const auto& change) {
-        each([&](float& x, int r, int j) {
+        each_sum(s, [&](float& x, int r, int j) {
           if (first_ + j < end_) change(x, row_[r], first_ + j);
         });
       });
     }
-    each([&](float& x, int r, int j) {
+    each_sum(s, [&](float& x, int r, int j) {
       if (!sees(r, first_ + j)) x = -infinity();
     });
   }

@@ -365,21 +365,31 @@ class Block {
   VITRINE_DEVICE bool has_logits() const { return !is_whole_ || !is_plain_; }
   template <int kBlocks>
   VITRINE_DEVICE void make_logits(float (&s)[kBlocks][4]) const {
-    if (!is_plain_) return each_logit(*this, s);
+    if (!is_plain_) {
+      each_sum(s, [&](float& x, int, int) { x *= p_.scale; });
+      if (has_bias())
+        each_sum(s, [&](float& x, int r, int j) {
+          if (sees(r, j)) x += bias(r, j);
+        });
+    }
     const int t = lane_index() % 4;
     VITRINE_UNROLL
     for (int r = 0; r < 2; ++r) VITRINE_UNROLL
     for (int half = 0; half < 2; ++half) hide_unseen(s, r, 4 * half, bits_[r][half] >> (2 * t));
   }
   VITRINE_DEVICE float logit(int r, int j, float product) const {
-    const std::uint32_t bits = j < 32 ? bits_[r][0] : bits_[r][1];  // an index would put the block into memory
-    if ((bits >> j % 32 & 1) == 0) return -infinity();
+    if (!sees(r, j)) return -infinity();
     if (is_plain_) return product;
-    product *= p_.scale;
-    return rpb_ && step_.extra < 0 ? product + rpb_[bias_at_[j] - query_bias_[r]] : product;
+    return product * p_.scale + (has_bias() ? bias(r, j) : 0.0f);
   }
 
  private:
+  VITRINE_DEVICE bool sees(int r, int j) const {
+    const std::uint32_t bits = j < 32 ? bits_[r][0] : bits_[r][1];  // an index would put the block into memory
+    return (bits >> j % 32 & 1) != 0;
+  }
+  VITRINE_DEVICE bool has_bias() const { return rpb_ && step_.extra < 0; }
+  VITRINE_DEVICE float bias(int r, int j) const { return rpb_[bias_at_[j] - query_bias_[r]]; }
   VITRINE_DEVICE const T* row(const View& view, int r) const {
     const Place q = query_at(p_, tile_, r);
     return q.x < 0 ? nullptr : tile_.grid.template row<T>(p_, view, tile_.grid.head, q.t, q.y, q.x);

@@ -91,12 +91,12 @@ struct RowState {
   VITRINE_DEVICE float factor() const { return sum == 0.0f ? 0.0f : 1.0f / sum; }
 };
 
-// Of a thread's sums as tiles_mma.h has them.
-template <typename Block, int kBlocks>
-VITRINE_DEVICE void each_logit(const Block& block, float (&s)[kBlocks][4]) {
+// Of a thread's sums as tiles_mma.h has them: use(sum, r, j) for its row r and key j of the tile.
+template <int kBlocks, typename Use>
+VITRINE_DEVICE void each_sum(float (&s)[kBlocks][4], const Use& use) {
   VITRINE_UNROLL
   for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
-  for (int e = 0; e < 4; ++e) s[n][e] = block.logit(e / 2, 8 * n + lane_index() % 4 * 2 + e % 2, s[n][e]);
+  for (int e = 0; e < 4; ++e) use(s[n][e], e / 2, 8 * n + lane_index() % 4 * 2 + e % 2);
 }
 
 // --- rows to shared memory -----------------------------------------------------------------------------------------------------
