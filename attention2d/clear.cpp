@@ -245,13 +245,17 @@ auto with_cuda_args(const Problem& p, const Tensor& extra_k, const Tensor& extra
   return call(cuda::LocalArgs{q, k, v, axes, radius, p.scale, none, extra_k, extra_v, out});
 }
 
-std::string can_run_sm90(const Problem& p) {
+// What a kernel answers, lacks(arguments). Pooled tokens, which are dense, change no answer: they are made by a run only.
+template <typename Lacks>
+std::string can_run_cuda(const Problem& p, const Lacks& lacks) {
   if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
-  // Pooled tokens, which are dense, change no answer: they are made by a run only.
   const Tensor text_k = p.k.slice(1, 0, p.options.text_length), text_v = p.v.slice(1, 0, p.options.text_length);
-  return with_cuda_args(p, text_k, text_v,
-                        [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+  return with_cuda_args(p, text_k, text_v, lacks);
 }
+std::string can_run_sm90(const Problem& p) {
+  return can_run_cuda(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+}
+std::string can_run_tiles(const Problem& p) { return can_run_cuda(p, cuda::attention_ops().lacks_tiles); }
 
 template <auto kOp>
 void run_cuda(const Problem& p) {
@@ -261,7 +265,7 @@ void run_cuda(const Problem& p) {
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
     {"cuda_sm90", can_run_sm90, run_cuda<&cuda::AttentionOps::local_attention_sm90>},
-    {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
+    {"cuda_tiles", can_run_tiles, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
     {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)
     {"discs_avx512_bf16", can_run_discs<cpu::Isa::avx512_bf16>, run_discs<cpu::Isa::avx512_bf16>},

@@ -361,6 +361,11 @@ std::string can_run_sm90(const Problem& p) {
   return with_cuda_args(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
 }
 
+std::string can_run_tiles(const Problem& p) {
+  if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
+  return with_cuda_args(p, cuda::attention_ops().lacks_tiles);
+}
+
 template <auto kOp>
 void run_cuda(const Problem& p) {
   with_cuda_args(p, cuda::attention_ops().*kOp);
@@ -368,7 +373,7 @@ void run_cuda(const Problem& p) {
 
 constexpr detail::Candidate<Problem> kCandidates[] = {
     {"cuda_sm90", can_run_sm90, run_cuda<&cuda::AttentionOps::local_attention_sm90>},
-    {"cuda_tiles", can_run_cuda<cuda::kLocalTilesDim>, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
+    {"cuda_tiles", can_run_tiles, run_cuda<&cuda::AttentionOps::local_attention_tiles>},
     {"cuda_plain", can_run_cuda<cuda::kLocalDim>, run_cuda<&cuda::AttentionOps::local_attention>},
 #if defined(VITRINE_X86)
     {"classes_avx512_bf16", can_run_classes<cpu::Isa::avx512_bf16>, run_classes<cpu::Isa::avx512_bf16>},

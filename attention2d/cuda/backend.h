@@ -143,6 +143,7 @@ struct AttentionOps {
   std::string (*lacks_cudnn)(const AttentionArgs& args);
   // Why local_attention_sm90 cannot run, or (where nobody asks for it by name) should not; empty: it can.
   std::string (*lacks_sm90)(const LocalArgs& args, bool is_asked_for);
+  std::string (*lacks_tiles)(const LocalArgs& args);  // the same of local_attention_tiles
 };
 
 VITRINE_API const AttentionOps& attention_ops();              // throws Error where there is no backend

@@ -150,7 +150,10 @@ struct LogitRow {
 };
 VITRINE_DEVICE LogitRow logit_row(const Problem& p, const Part& part, int i, std::int64_t token) {
   LogitRow row{p.head_scale ? p.scale * p.head_scale[part.head] : p.scale, nullptr, nullptr, nullptr, nullptr};
-  if (token < 0) i = 0, token = 0;  // what there is to read of a query that is none
+  if (token < 0) {  // a row that can be read: what comes of it is dropped
+    i = 0;
+    token = 0;
+  }
   if (p.bias)
     row.bias = p.bias + part.image * p.bias_image + part.head * p.bias_head + i * p.bias_row +
                (p.pattern ? p.pattern[part.group] * p.bias_pattern : 0);

@@ -1,6 +1,7 @@
 // Local attention: the problem of a launch, the tiled kernel in f32, and a plain one for heads of any size, a warp a query.
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <limits>
 #include <string>
 
@@ -25,16 +26,15 @@ std::int64_t seen_by_tile(const Problem& p, int axis, int log) {
 
 constexpr int kTileLog = 6, kSm90TileLog = 7;
 
-// Sides of tiles, as powers of two, and how many pairs of queries and keys all of them multiply.
+// Sides of tiles, as powers of two, and how many pairs of queries and keys the tiles of a head multiply.
 struct Sides {
-  int query_log[3], key_log[3];
+  int query_log[3] = {}, key_log[3] = {};
   double pairs = -1;
 };
 // Of tiles of 2^log those with the least to multiply; of equals those with the longer rows of keys, which lie together. A side
 // reaches over at most `most_reach` positions.
 Sides best_sides(const Problem& p, int log, int most_reach) {
-  constexpr int kMostLog = kSm90TileLog;
-  double cost[3][kMostLog + 1][kMostLog + 1];  // tiles of keys on an axis, over all its tiles of queries
+  double cost[3][kSm90TileLog + 1][kSm90TileLog + 1];  // tiles of keys on an axis, over all its tiles of queries
   int most_log[3] = {};
   for (int a = 0; a < 3; ++a) {
     while (most_log[a] < log && p.dilation[a] <= most_reach >> (most_log[a] + 1)) ++most_log[a];
@@ -58,10 +58,11 @@ Sides best_sides(const Problem& p, int log, int most_reach) {
       if (best.pairs < 0 || pairs < best.pairs) best = {{qt, qy, qx}, {kt, ky, kx}, pairs};
     });
   });
+  assert(best.pairs >= 0);  // steps of boxes are at most kMostBoxStep
   return best;
 }
 
-// The last are kept: a launch is asked for its sides up to three times, and so are layers alike.
+// The last are kept: a launch is asked for its sides up to three times, and layers of one shape ask for the same.
 const Sides& sides_of(const Problem& p, int log) {
   using Axes = std::array<std::array<int, 5>, 3>;
   Axes axes;
@@ -73,11 +74,12 @@ const Sides& sides_of(const Problem& p, int log) {
   };
   thread_local Kept kept[2];
   Kept& last = kept[log == kSm90TileLog];
-  if (last.axes != axes) last = {axes, best_sides(p, log, log == kSm90TileLog ? kMostBoxReach : 1 << 30)};
+  constexpr int kAnyReach = std::numeric_limits<int>::max();
+  if (last.axes != axes) last = {axes, best_sides(p, log, log == kSm90TileLog ? kMostBoxReach : kAnyReach)};
   return last.sides;
 }
 
-// Tiles of 2^log: how many pairs of queries and keys they multiply.
+// Sets the tiles of 2^log; how many pairs of queries and keys they multiply.
 double choose_tiles(Problem& p, int log) {
   const Sides& sides = sides_of(p, log);
   p.classes = 1;
@@ -128,20 +130,20 @@ Problem problem_of(const LocalArgs& args) {
   return p;
 }
 
-// The steps between rows of a tile, in 32 bits; false where they need more.
-bool set_steps(Problem& p) {
-  const auto set = [&](const View& view, int(&step)[3], const View& extra, int& extra_step) {
+// How far apart the rows of a tile are, in 32 bits; false where these are too few.
+bool set_pitches(Problem& p) {
+  const auto set = [&](const View& view, int(&pitch)[3], const View& extra, int& extra_pitch) {
     std::int64_t reach = 0;
     for (int a = 0; a < 3; ++a) {
       const std::int64_t wide = view.axis[a] * p.dilation[a];
       reach += ((1 << p.key_log[a]) - 1) * wide;
-      step[a] = static_cast<int>(wide);  // not looked at where there is one place
+      pitch[a] = static_cast<int>(wide);  // not looked at where there is one place
     }
-    extra_step = static_cast<int>(extra.axis[2]);
+    extra_pitch = static_cast<int>(extra.axis[2]);
     constexpr std::int64_t kMost = std::numeric_limits<int>::max();
     return reach <= kMost && (extra.axis[2] << kTileLog) <= kMost;
   };
-  return set(p.k, p.k_step, p.extra_k, p.extra_k_step) && set(p.v, p.v_step, p.extra_v, p.extra_v_step);
+  return set(p.k, p.k_pitch, p.extra_k, p.extra_k_pitch) && set(p.v, p.v_pitch, p.extra_v, p.extra_v_pitch);
 }
 
 // Boxes of 2^log tokens, `step` apart, of a view whose heads lie side by side; `size` and `log` by axis, slowest first.
@@ -269,10 +271,16 @@ void local_attention_sm90(const LocalArgs& args) {
   (args.q.dtype() == DType::f16 ? local::attend_sm90_f16 : local::attend_sm90_bf16)(l.p, l.maps, args.q);
 }
 
+std::string lacks_tiles(const LocalArgs& args) {
+  local::Problem p = local::problem_of(args);
+  local::choose_tiles(p, local::kTileLog);
+  return local::set_pitches(p) ? "" : "takes keys of a tile within 2^31 elements of each other";
+}
+
 void local_attention_tiles(const LocalArgs& args) {
   local::Problem p = local::problem_of(args);
   local::choose_tiles(p, local::kTileLog);
-  if (!local::set_steps(p)) return local_attention(args);  // terabytes of keys
+  if (!local::set_pitches(p)) throw Error("cuda: local_attention_tiles " + lacks_tiles(args));
   switch (args.q.dtype()) {
     case DType::f32:
       return local::attend_f32(p, args.q);

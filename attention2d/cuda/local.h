@@ -28,7 +28,7 @@ struct Problem {
   int radius_square;  // 0: no disc
   View q, k, v, out, extra_k, extra_v;
   // Elements between neighbours of a residue class; all of a tile is within 2^31 of its first row.
-  int k_step[3], v_step[3], extra_k_step, extra_v_step;
+  int k_pitch[3], v_pitch[3], extra_k_pitch, extra_v_pitch;
   int extra;
   float scale;
   const float* rpb;
@@ -186,11 +186,10 @@ VITRINE_DEVICE bool is_whole(const Problem& p, const Tile& tile, const Step& s) 
   return !p.radius_square || squares < p.radius_square;
 }
 
-// Through the steps that are seen, by sums: a division takes as long as many products.
 VITRINE_DEVICE Step before_first(const Problem& p, const Tile& tile) {
   return {{tile.seen[0].first, tile.seen[1].first, tile.seen[2].first - (1 << p.key_log[2])}, -1};
 }
-// False behind the last.
+// The next step that is seen; false behind the last. By sums: a division takes as long as many products.
 VITRINE_DEVICE bool next_step(const Problem& p, const Tile& tile, Step& s) {
   while (s.extra < 0) {
     int a = 2;
@@ -215,17 +214,17 @@ VITRINE_DEVICE const T* first_row(const Problem& p, const Tile& tile, const Step
   if (s.extra >= 0) return tile.grid.extra_row<T>(extra, s.extra);
   return tile.grid.row<T>(p, view, tile.grid.key_head, s.first[0], s.first[1], s.first[2]);
 }
-// As tiles.h has them, rows j + more: sides are powers of two, so that the places of both add up.
+// Rows j + more as tiles.h has them: sides are powers of two, so that the places of both add up.
 template <typename T>
 class Rows {
  public:
-  VITRINE_DEVICE Rows(const Problem& p, const Tile& tile, const Step& s, const T* first, const int (&step)[3], int extra_step,
+  VITRINE_DEVICE Rows(const Problem& p, const Tile& tile, const Step& s, const T* first, const int (&pitch)[3], int extra_pitch,
                       int j) {
-    const bool is_grid = s.extra < 0;
+    const bool is_grid = s.extra < 0;  // chosen one by one: an if around all takes 16 registers more
     const int all = p.key_log[0] + p.key_log[1] + p.key_log[2];
     for (int a = 0; a < 3; ++a) {
-      log_[a] = is_grid ? p.key_log[a] : a == 2 ? all : 0;  // further tokens are a line
-      step_[a] = is_grid ? step[a] : a == 2 ? extra_step : 0;
+      log_[a] = is_grid ? p.key_log[a] : a == 2 ? all : 0;
+      pitch_[a] = is_grid ? pitch[a] : a == 2 ? extra_pitch : 0;
       room_[a] = is_grid ? tile.seen[a].end - s.first[a] : a == 2 ? p.extra - s.extra : 1;
     }
     const Place mine = place_in(log_, j);
@@ -241,10 +240,10 @@ class Rows {
   }
 
  private:
-  VITRINE_DEVICE int offset(const Place& at) const { return at.t * step_[0] + at.y * step_[1] + at.x * step_[2]; }
+  VITRINE_DEVICE int offset(const Place& at) const { return at.t * pitch_[0] + at.y * pitch_[1] + at.x * pitch_[2]; }
 
   const T* row_;
-  int log_[3], step_[3], room_[3];
+  int log_[3], pitch_[3], room_[3];  // further tokens are a line
 };
 
 // Bits first .. end - 1 of places that begin at `from`, of which there are n, at most 32.
@@ -297,7 +296,7 @@ VITRINE_DEVICE int query_bias_at(const Problem& p, const Place& q) { return q.y 
 // Of sums as tiles_mma.h has them, logits that row r does not see become -inf: those of four blocks of 8 keys from `block` on, of
 // which the lane has bits 8 n and 8 n + 1.
 template <int kBlocks>
-VITRINE_DEVICE void hide_unseen(float (&s)[kBlocks][4], int r, int block, std::uint32_t bits) {
+VITRINE_DEVICE void hide_by_bits(float (&s)[kBlocks][4], int r, int block, std::uint32_t bits) {
   VITRINE_UNROLL
   for (int n = 0; n < 4; ++n) VITRINE_UNROLL
   for (int e = 0; e < 2; ++e)
@@ -335,10 +334,11 @@ class Block {
     return true;
   }
   VITRINE_DEVICE int keys() const { return kTile; }
-  VITRINE_DEVICE Rows<T> key(int j) const { return {p_, tile_, step_, k_, p_.k_step, p_.extra_k_step, j}; }
-  VITRINE_DEVICE Rows<T> value(int j) const { return {p_, tile_, step_, v_, p_.v_step, p_.extra_v_step, j}; }
+  VITRINE_DEVICE Rows<T> key(int j) const { return {p_, tile_, step_, k_, p_.k_pitch, p_.extra_k_pitch, j}; }
+  VITRINE_DEVICE Rows<T> value(int j) const { return {p_, tile_, step_, v_, p_.v_pitch, p_.extra_v_pitch, j}; }
 
-  // What the queries see of them: two threads a query.
+  // What the queries see of them: two threads a query. (Its windows are found anew: kept, they would take the registers of which
+  // a third block beside these is made.)
   VITRINE_DEVICE void keys_are_coming() const {
     const int query = thread_index() / 2, half = thread_index() % 2;
     if (query < kTile && !is_whole_) seen_[query * 2 + half] = seen_by(p_, step_, query_of(p_, tile_, query), half);
@@ -346,13 +346,14 @@ class Block {
   }
   VITRINE_DEVICE void queries_are_there(const T*, int, int) const {}
   VITRINE_DEVICE void take_row(int r, int of_tile) {
-    row_[r] = of_tile;
-    query_bias_[r] = rpb_ ? query_bias_at(p_, query_at(p_, tile_, of_tile)) : 0;
+    const Place q = query_at(p_, tile_, of_tile);
+    row_[r] = q.x >= 0 ? of_tile : -1;
+    query_bias_[r] = rpb_ ? query_bias_at(p_, q) : 0;
   }
   VITRINE_DEVICE void keys_are_there(const T*, int) {
     VITRINE_UNROLL
     for (int r = 0; r < kRows; ++r)
-      for (int half = 0; half < 2; ++half) bits_[r][half] = is_whole_ ? ~0u : seen_[row_[r] * 2 + half];
+      for (int half = 0; half < 2; ++half) bits_[r][half] = row_[r] < 0 ? 0 : is_whole_ ? ~0u : seen_[row_[r] * 2 + half];
   }
 
   VITRINE_DEVICE bool is_at_work() const {
@@ -375,7 +376,7 @@ class Block {
     const int t = lane_index() % 4;
     VITRINE_UNROLL
     for (int r = 0; r < 2; ++r) VITRINE_UNROLL
-    for (int half = 0; half < 2; ++half) hide_unseen(s, r, 4 * half, bits_[r][half] >> (2 * t));
+    for (int half = 0; half < 2; ++half) hide_by_bits(s, r, 4 * half, bits_[r][half] >> (2 * t));
   }
   VITRINE_DEVICE float logit(int r, int j, float product) const {
     if (!sees(r, j)) return -infinity();
@@ -403,9 +404,9 @@ class Block {
   int* bias_at_;         // of each key
   bool is_there_;
   const float* rpb_;
-  bool is_plain_;  // logits are products times one positive factor
-  bool is_whole_;  // all queries see all of the step
-  int row_[kRows], query_bias_[kRows];
+  bool is_plain_;                       // logits are products times one positive factor
+  bool is_whole_;                       // all queries see all of the step
+  int row_[kRows], query_bias_[kRows];  // below zero: no query
   std::uint32_t bits_[kRows][2];
 };
 

@@ -7,9 +7,9 @@
 //                                                O += P V       [64 x d] in registers
 //
 // A tile is a box of 128 queries, and a step one of 128 keys, which the copy engine fetches as such, whatever axes there are;
-// what lies outside of the map is zeros. While the weights of a step are made, the products of its values before and of its
-// logits run: S of step i + 1 and O of step i are under way at the same time, and the two computing warpgroups start them in
-// turns, so that one makes weights while the other's products run. Steps that all queries see whole (most of them, in wide
+// what lies outside of the map is zeros. S of step i + 1 and O of step i are started together, and O goes on while the
+// weights of i + 1 are made; the two computing warpgroups start theirs in turns, so that one makes weights while the other's
+// products run. Steps that all queries see whole (most of them, in wide
 // windows) have no masks. What bounds it: the tensor cores and, beside them, the exponentials; in narrow windows what tiles
 // multiply in vain.
 #pragma once
@@ -28,7 +28,7 @@ constexpr int kSlabBytes = kRows * kSlab * 2;
 constexpr int kBlocks = kRows / 8;  // of 8 keys
 
 // What the fetching thread, which alone walks through them, tells of a step.
-struct Shown {
+struct StepNote {
   Step step;
   bool is_whole;  // all queries see all of it
   bool is_last;
@@ -37,14 +37,14 @@ struct Shown {
 // Shared memory.
 template <int kDim>
 struct Tiles {
-  static constexpr int kStages = kDim > 64 ? 2 : 4;         // as many as there is room for
+  static constexpr int kStages = kDim > 64 ? 2 : 4;         // powers of two that there is room for
   static constexpr int kBytes = kDim / kSlab * kSlabBytes;  // of a tile
   std::byte q[kBytes], k[kStages][kBytes], v[kStages][kBytes];
   Arrivals q_there, k_there[kStages], v_there[kStages], k_free[kStages], v_free[kStages];
   // A step is read until its weights are made, after its keys' memory is given back: hence more of these than stages.
-  Shown steps[2 * kStages];
+  StepNote notes[2 * kStages];
 
-  VITRINE_DEVICE Shown& shown(int n) { return steps[n % (2 * kStages)]; }
+  VITRINE_DEVICE StepNote& note(int n) { return notes[n % (2 * kStages)]; }
 };
 
 // The box of a tile's slabs whose first token is there.
@@ -82,7 +82,7 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
     const Step step = s;
     has_more = next_step(p, tile, s);
     wait_for(tiles.k_free[n % kStages], (n / kStages % 2) ^ 1);
-    tiles.shown(n) = {step, is_whole(p, tile, step), !has_more};
+    tiles.note(n) = {step, is_whole(p, tile, step), !has_more};
     fetch(tiles.k[n % kStages], maps.k, maps.extra_k, step, tiles.k_there[n % kStages]);
     if (n > 0) fetch_values(before, n - 1);
     before = step;
@@ -90,14 +90,14 @@ VITRINE_DEVICE void fetch_all(const Problem& p, const Sm90Maps& maps, const Tile
   fetch_values(before, n - 1);
 }
 
-// A thread's rows are those of the queries q.
+// Logits of keys that a query does not see become -inf; a thread's rows are those of the queries q.
 VITRINE_DEVICE void hide_unseen(const Problem& p, const Step& step, const Query (&q)[2], float (&s)[kBlocks][4]) {
   const int lane = lane_index(), t = lane % 4;
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
     const std::uint32_t mine = seen_by(p, step, q[r], t);  // the four lanes of a row make a word each
     VITRINE_UNROLL
-    for (int w = 0; w < 4; ++w) local::hide_unseen(s, r, 4 * w, shuffle(mine, lane - t + w) >> (2 * t));
+    for (int w = 0; w < 4; ++w) hide_by_bits(s, r, 4 * w, shuffle(mine, lane - t + w) >> (2 * t));
   }
 }
 
@@ -117,7 +117,8 @@ VITRINE_DEVICE void exchange_in_four(std::uint32_t (&parts)[4]) {
 template <typename T, int kDim>
 VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tiles) {
   constexpr int kStages = Tiles<kDim>::kStages;
-  const int group = shuffle(thread_index() / kWarpgroup - 1, 0), lane = lane_index();
+  const int group = shuffle(thread_index() / kWarpgroup - 1, 0);  // so that the compiler knows it to be the warp's
+  const int lane = lane_index();
   const int first_row = group * 64 + warp_index() % 4 * 16 + lane / 4;
   const Query query[2] = {query_of(p, tile, first_row), query_of(p, tile, first_row + 8)};
   const float unit = p.scale * kLog2e;
@@ -150,8 +151,8 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   RowState state[2];
   float fade[2];
   const auto weigh_step = [&](int n) {
-    const Shown& shown = tiles.shown(n);
-    if (!shown.is_whole) hide_unseen(p, shown.step, query, s);
+    const StepNote& note = tiles.note(n);
+    if (!note.is_whole) hide_unseen(p, note.step, query, s);
     weigh(s, unit, state, fade);
   };
   const auto pack = [&] {
@@ -166,7 +167,7 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   wait_products<0>();
   settle(s);
   free(tiles.k_free[0]);
-  bool is_last = tiles.shown(0).is_last;
+  bool is_last = tiles.note(0).is_last;
   weigh_step(0);
   pack();
   // The groups start their products in turns, so that those of one run while the other makes weights.
@@ -174,7 +175,7 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
   int n = 0;
   for (; !is_last; ++n) {
     wait_for_keys(n + 1);
-    is_last = tiles.shown(n + 1).is_last;
+    is_last = tiles.note(n + 1).is_last;
     wait_for_values(n);
     wait_for_turn(group, kGroups * kWarpgroup);
     start_logits(n + 1);
@@ -186,12 +187,12 @@ VITRINE_DEVICE void attend(const Problem& p, const Tile& tile, Tiles<kDim>& tile
     weigh_step(n + 1);
     wait_products_here<0>(unit);
     settle(o);
-    settle(s);  // packed from here on, or it would be over weights that are being multiplied
+    settle(s);  // no packing before this: it would overwrite weights that products still read
     free(tiles.v_free[n % kStages]);
     VITRINE_UNROLL
     for (int c = 0; c < kDim / 8; ++c) VITRINE_UNROLL
     for (int e = 0; e < 4; ++e) o[c][e] *= fade[e / 2];
-    settle(o);
+    settle(o);  // scaled before the products to come begin
     pack();
   }
   wait_for_values(n);

@@ -13,15 +13,17 @@
 //   go_on()                 makes the next tile of keys the present one, at first the first; false behind the last
 //   keys()                  how many it has
 //   key(j), value(j)        its rows, as functions of `more`: key(j)(more) is row j + more, a pointer (null: zeros) or what has
-//                           operator[] by channel and is computed; `more` is the same for all threads and has no bit that j has
+//                           operator[] by channel and is computed; `more` is the same for all threads, and for full tiles has no
+//                           bit that j has
 //   keys_are_coming()       is called while K's tile is on the way; a barrier follows
 //   queries_are_there(...)  when the tile of queries is in shared memory
 //   take_row(r, of_tile)    the thread's row r is that of the tile
 //   keys_are_there(...)     when K's tile is in shared memory, before its logits
 //   is_at_work()            whether any row of the warp sees a key of it
-//   unit(), has_logits(),   weights are 2^(unit logit), where a logit is the product or, where has_logits() says so of the
-//   make_logits(s),         present tile, what this makes of a thread's in 16 bits, or
-//   logit(r, j, product)    this of one
+//   unit(), has_logits()    weights are 2^(unit logit), where a logit is the product or, where has_logits() says so of the
+//                           present tile, what these make of it:
+//   make_logits(s)          for a thread's sums as tiles_mma.h has them
+//   logit(r, j, product)    for one, in tiles_f32.h
 #pragma once
 
 #include <vitrine/layers/cuda/launch.h>

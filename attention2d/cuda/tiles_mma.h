@@ -72,11 +72,11 @@ VITRINE_DEVICE void weigh(float (&s)[kBlocks][4], float unit, RowState (&state)[
   float base[2];
   VITRINE_UNROLL
   for (int r = 0; r < 2; ++r) {
-    float of[2] = {-infinity(), -infinity()};  // even and odd columns: two chains instead of one
+    float largest_of[2] = {-infinity(), -infinity()};  // even and odd columns: two chains instead of one
     VITRINE_UNROLL
     for (int n = 0; n < kBlocks; ++n) VITRINE_UNROLL
-    for (int e = 0; e < 2; ++e) of[e] = larger(s[n][2 * r + e], of[e]);
-    float largest = larger(of[0], of[1]);
+    for (int e = 0; e < 2; ++e) largest_of[e] = larger(s[n][2 * r + e], largest_of[e]);
+    float largest = larger(largest_of[0], largest_of[1]);
     largest = larger(largest, shuffle_xor(largest, 1));
     largest = larger(largest, shuffle_xor(largest, 2));
     const RowState::Step step = state[r].advance(largest, unit);

@@ -101,7 +101,8 @@ VITRINE_DEVICE void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kLeft) : "memory");
 }
 // The same, after much that the warps do beside the products: the assembler would move the wait ahead of that, but not out of a
-// loop of which it cannot know that it runs once. `positive` is an argument of the kernel, or made of them.
+// loop of which it cannot know that it runs once. `positive` is made of the kernel's arguments: below zero the
+// loop would not end.
 template <int kLeft>
 VITRINE_DEVICE void wait_products_here(float positive) {
   asm volatile(
@@ -122,7 +123,7 @@ VITRINE_DEVICE void settle(float (&c)[n][4]) {
   for (int i = 0; i < n; ++i) VITRINE_UNROLL
   for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(c[i][e])::"memory");
 }
-// As much for left operands in registers, before the products that read them.
+// The same for left operands: they are written before the products that read them start.
 template <int n>
 VITRINE_DEVICE void settle(std::uint32_t (&a)[n][4]) {
   VITRINE_UNROLL
@@ -248,7 +249,7 @@ VITRINE_DEVICE Operand operand(const void* slab, int slab_bytes) {
   return kSwizzle128 | Operand{1024 / 16} << 32 | static_cast<Operand>(slab_bytes / 16) << 16 |
          ((shared_address(slab) & 0x3ffffu) >> 4);
 }
-// Within shared memory: the lower half alone changes.
+// Within shared memory the lower half alone changes: one addition a product instead of two.
 VITRINE_DEVICE Operand advance(Operand o, int bytes) {
   return (o & ~Operand{0xffffffff}) | (static_cast<std::uint32_t>(o) + static_cast<std::uint32_t>(bytes / 16));
 }

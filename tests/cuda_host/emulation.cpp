@@ -113,7 +113,7 @@ struct Running {
   std::vector<std::function<void()>> background;
   struct Meeting {
     int threads = 0, came = 0, round = 0;
-  } meetings[16];
+  } meetings[15];
   void* scheduler = nullptr;
 #if defined(__SANITIZE_ADDRESS__)
   const void* scheduler_stack = nullptr;
@@ -364,6 +364,7 @@ void wait_until(const char* what, std::function<bool()> ready) {
 
 void meet_by_name(const char* what, int number, int threads, bool waits) {
   meet_warp(what, nullptr, 0);  // all of a warp's threads
+  if (number >= 15) return fault("there are 15 turns");
   Running::Meeting& meeting = running->meetings[number];
   if (threads % kWarp != 0 || (meeting.came > 0 && meeting.threads != threads))
     return fault("threads of a turn do not agree how many they are");
@@ -374,6 +375,14 @@ void meet_by_name(const char* what, int number, int threads, bool waits) {
     ++meeting.round;
   }
   if (waits) wait_until(what, [&meeting, round] { return meeting.round != round; });
+}
+
+void let_others_run() {
+  for (int i = 0; i < 2; ++i) {
+    self().meets = "others";
+    self().goes_on = [] { return true; };
+    pause(self(), State::waits);
+  }
 }
 
 void in_background(std::function<void()> work) {
@@ -402,6 +411,11 @@ void wait_deferred(int left) {
 // No exception passes a fiber: the scheduler throws, of the first.
 void fault(const char* what) {
   if (!running->fault) running->fault = what;
+}
+
+void store_16(void* to, const std::uint32_t (&parts)[4]) {
+  if (reinterpret_cast<std::uintptr_t>(to) % 16 != 0) return fault("a store is not aligned to 16 bytes");
+  std::memcpy(to, parts, sizeof parts);
 }
 
 void async_copy(void* to, const void* from, bool valid) {

@@ -62,8 +62,10 @@ Brought meet_warp(const char* what, const void* data, std::size_t bytes);
 
 // Until ready(), which other threads or the background bring about; `what` is for the message where nobody does.
 void wait_until(const char* what, std::function<bool()> ready);
-// Of `threads` threads, some of which do not wait for the others: the barrier of that number, of 16.
+// Of `threads` threads, some of which do not wait for the others: the barrier of that number, of 15.
 void meet_by_name(const char* what, int number, int threads, bool waits);
+// Pauses until all others have gone as far as they can; once for those that run in the same round, once for what these wake.
+void let_others_run();
 // What an engine does beside the threads: at once in blocks of even number, in the others when no thread can go on without it,
 // one by one, forwards or backwards.
 void in_background(std::function<void()> work);
@@ -73,6 +75,7 @@ void commit_deferred();
 void wait_deferred(int left);
 void fault(const char* what);  // ends the launch when the thread pauses
 
+void store_16(void* to, const std::uint32_t (&parts)[4]);
 void async_copy(void* to, const void* from, bool valid);
 void async_commit();
 void async_wait(int left);

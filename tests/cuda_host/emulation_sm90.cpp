@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <utility>
 
 #include "cuda_host/cuda_runtime/cuda.h"
 
@@ -66,9 +65,8 @@ void arrive(std::uint64_t* arrivals, int announced_bytes) {
   --state.missing;
   state.bytes += announced_bytes;
   store(arrivals, state);
-  if (announced_bytes > 0) return;
   // Others go ahead now, and find what this thread still needs of what it has given back.
-  for (int i = 0; i < 2; ++i) wait_until("others", [is_first = true]() mutable { return !std::exchange(is_first, false); });
+  if (announced_bytes == 0) let_others_run();
 }
 
 void wait_for(const std::uint64_t* arrivals, int parity) {

@@ -2,8 +2,10 @@
 // wrong.
 #include <catch.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
-#include <utility>
+#include <type_traits>
 #include <vector>
 
 #include <vitrine/layers/cuda/device_sm90.h>
@@ -26,15 +28,27 @@ const Tensor& shown() {
   static const Tensor t = Tensor::empty({1});
   return t;
 }
-// In two blocks: boxes come at once in the first one and late in the second.
+// Boxes come late in blocks 1 and 3, products are done when they are committed in 2 and 3.
+template <typename... Parameters, typename... Arguments>
+void run_blocks(int blocks, std::size_t shared, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  launch({.op = "test", .x = shown(), .grid = blocks, .threads = 2 * kWarpgroup, .shared_bytes = shared}, kernel, arguments...);
+}
 template <typename... Parameters, typename... Arguments>
 void run(std::size_t shared, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  launch({.op = "test", .x = shown(), .grid = 2, .threads = 2 * kWarpgroup, .shared_bytes = shared}, kernel, arguments...);
+  run_blocks(2, shared, kernel, arguments...);
 }
 
 constexpr int kRows = 128, kSlabBytes = kRows * kSlab * 2;
 
-enum class Mistake { none, waits_for_no_box, waits_for_no_product, releases_early, wrong_slab, reuses_registers };
+enum class Mistake {
+  none,
+  waits_for_no_box,
+  waits_for_box_late,
+  waits_for_no_product,
+  releases_early,
+  wrong_slab,
+  reuses_registers
+};
 
 struct Tiles {
   std::byte a[2 * kSlabBytes], b[2 * kSlabBytes];
@@ -71,7 +85,7 @@ void products(const TensorMap a, const TensorMap b, float* y) {
   }
   const int lane = lane_index(), row = warp_index() % 4 * 16 + lane / 4;
   for (int i = 0; i < 2; ++i) {
-    if (kMistake != Mistake::waits_for_no_box) wait_for(tiles.there, i);
+    if (kMistake != Mistake::waits_for_no_box && kMistake != Mistake::waits_for_box_late) wait_for(tiles.there, i);
     float c[16][4];
     begin_products();
     for (int k = 0; k < 8; ++k) {
@@ -79,6 +93,7 @@ void products(const TensorMap a, const TensorMap b, float* y) {
       multiply_rows<T>(c, advance(operand(tiles.a, kSlabBytes), at), advance(operand(tiles.b, kSlabBytes), at), k > 0);
     }
     commit_products();
+    if (kMistake == Mistake::waits_for_box_late) wait_for(tiles.there, i);
     if (kMistake == Mistake::releases_early && i == 0) {
       if (lane == 0) arrive(tiles.free);
       wait_for(tiles.there, 1);
@@ -150,34 +165,37 @@ std::vector<double> product_of(const Tensor& a, const Tensor& b) {
   return y;
 }
 
-// Of either block, what products() with a mistake makes: whether it is right.
+// Of each of four blocks, whether what products() with a mistake makes is right.
 template <typename T, Mistake kMistake>
-std::pair<bool, bool> is_right(DType dtype) {
+std::array<bool, 4> is_right(DType dtype) {
   const Tensor a = test::random({64, 128}, dtype, 1), b = test::random({256, 128}, dtype, 2);
   const Tensor a_gpu = on_gpu(a), b_gpu = on_gpu(b);
-  Tensor y = Tensor::zeros({2, 2, 64, 128}, DType::f32, kGpu);
-  run(sizeof(Tiles), products<T, kMistake>, map_of(a_gpu, kRows), map_of(b_gpu, kRows), data_of<float>(y));
+  Tensor y = Tensor::zeros({4, 2, 64, 128}, DType::f32, kGpu);
+  run_blocks(4, sizeof(Tiles), products<T, kMistake>, map_of(a_gpu, kRows), map_of(b_gpu, kRows), data_of<float>(y));
   const auto got = back(y);
-  bool right[2] = {true, true};
+  std::array<bool, 4> right{true, true, true, true};
   for (std::int64_t half = 0; half < 2; ++half) {
     const auto expected = product_of(a, b.slice(0, 128 * half, 128 * half + 128).contiguous());
-    for (std::size_t block = 0; block < 2; ++block)
+    for (std::size_t block = 0; block < right.size(); ++block)
       for (std::size_t i = 0; i < expected.size(); ++i)
         if (!(std::fabs(got[(block * 2 + static_cast<std::size_t>(half)) * expected.size() + i] - expected[i]) < 1e-4))
           right[block] = false;
   }
-  return {right[0], right[1]};
+  return right;
 }
 
 }  // namespace
 
 TEST_CASE("the harness multiplies tiles in shared memory as a warpgroup does", "[cuda_host]") {
   emulation::install();
-  CHECK(is_right<bfloat_bits, Mistake::none>(DType::bf16) == std::pair(true, true));
-  CHECK(is_right<half_bits, Mistake::none>(DType::f16) == std::pair(true, true));
-  CHECK_FALSE(is_right<half_bits, Mistake::waits_for_no_product>(DType::f16).first);
-  CHECK_FALSE(is_right<half_bits, Mistake::releases_early>(DType::f16).first);
-  CHECK_FALSE(is_right<half_bits, Mistake::wrong_slab>(DType::f16).first);
+  const std::array<bool, 4> all{true, true, true, true};
+  CHECK(is_right<bfloat_bits, Mistake::none>(DType::bf16) == all);
+  CHECK(is_right<half_bits, Mistake::none>(DType::f16) == all);
+  CHECK_FALSE(is_right<half_bits, Mistake::waits_for_no_product>(DType::f16)[0]);
+  CHECK_FALSE(is_right<half_bits, Mistake::releases_early>(DType::f16)[0]);
+  CHECK_FALSE(is_right<half_bits, Mistake::wrong_slab>(DType::f16)[0]);
+  CHECK_FALSE(is_right<half_bits, Mistake::waits_for_box_late>(DType::f16)[3]);
+  // The fetching thread announces a second box to a phase that has not ended.
   CHECK_THROWS_WITH((is_right<half_bits, Mistake::waits_for_no_box>(DType::f16)),
                     test::contains("more threads arrive than a phase has"));
 }
@@ -217,7 +235,7 @@ struct Boxes {
   std::byte slab[kSlabBytes];
   Arrivals there;
 };
-// A box of 64 rows to y, rows as they lie in memory; `arrives` is how many threads announce it, of one that are expected.
+// A box of 64 rows to y, rows as they lie in memory; `is_announced`: with its bytes.
 VITRINE_KERNEL(2 * kWarpgroup)
 void box(const TensorMap map, int x, int row, std::uint16_t* y, bool is_announced) {
   auto& boxes = *reinterpret_cast<Boxes*>(shared_memory());
@@ -237,10 +255,6 @@ VITRINE_KERNEL(2 * kWarpgroup) void counts_memory_as_it_is(float* y) {
   wait_for(boxes.there, 0);
   y[thread_index()] = 1;
 }
-
-}  // namespace
-
-namespace {
 
 // Two warpgroups write to y by turns, so that each reads what the other has written last.
 VITRINE_KERNEL(2 * kWarpgroup)

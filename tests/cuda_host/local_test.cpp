@@ -89,6 +89,10 @@ TEST_CASE("heads beyond the tiles' take the plain kernel", "[cuda_host]") {
   CHECK_THROWS_AS(neighborhood_attention(x, x, x, {.kernel_size = {3, 1, 1}, .impl = "cuda_tiles"}), Error);
   CHECK_THROWS_AS(neighborhood_attention(wide, wide, wide, {.kernel_size = {3, 1, 1}}), Error);
   CHECK_THROWS_AS(neighborhood_attention(x, x.to(Device{}), x, {.kernel_size = {3, 1, 1}}), Error);
+  // Nothing of these 4.6 GB is touched.
+  const Tensor far = Tensor::empty({1, 64, 1, 35'000'000}, DType::bf16, test::kGpu).slice(3, 0, 64);
+  CHECK_THROWS_WITH(neighborhood_attention(far, far, far, {.kernel_size = {64, 1, 1}, .impl = "cuda_tiles"}),
+                    test::contains("within 2^31 elements"));
 }
 
 TEST_CASE("a window of the whole map is global attention", "[cuda_host]") {

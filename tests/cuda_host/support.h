@@ -13,7 +13,7 @@ namespace vitrine::test {
 
 inline const Device kGpu{DeviceType::cuda, 0};
 
-// How far a 16-bit attention may be from that of f32 kernels whose weights are rounded elsewhere.
+// How far attention on the device may be from the CPU's, which rounds weights elsewhere.
 inline double attention_bound(DType dtype) { return 8 * rounding(dtype) + 4e-6; }
 
 // [..., heads, dim]
