@@ -245,7 +245,8 @@ auto with_cuda_args(const Problem& p, const Tensor& extra_k, const Tensor& extra
   return call(cuda::LocalArgs{q, k, v, axes, radius, p.scale, none, extra_k, extra_v, out});
 }
 
-// What a kernel answers, lacks(arguments). Pooled tokens, which are dense, change no answer: they are made by a run only.
+// What a kernel answers, lacks(arguments), of tensors on a GPU: elsewhere there may be no table of kernels to ask. Pooled tokens,
+// which are dense, change no answer: they are made by a run only.
 template <typename Lacks>
 std::string can_run_cuda(const Problem& p, const Lacks& lacks) {
   if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
@@ -255,7 +256,9 @@ std::string can_run_cuda(const Problem& p, const Lacks& lacks) {
 std::string can_run_sm90(const Problem& p) {
   return can_run_cuda(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
 }
-std::string can_run_tiles(const Problem& p) { return can_run_cuda(p, cuda::attention_ops().lacks_tiles); }
+std::string can_run_tiles(const Problem& p) {
+  return can_run_cuda(p, [](const auto& args) { return cuda::attention_ops().lacks_tiles(args); });
+}
 
 template <auto kOp>
 void run_cuda(const Problem& p) {
