@@ -356,14 +356,17 @@ auto with_cuda_args(const Problem& p, const Call& call) {
   return call(cuda::LocalArgs{p.q, p.k, p.v, axes, 0, p.scale, o.rpb, o.additional_keys, o.additional_values, p.out});
 }
 
-std::string can_run_sm90(const Problem& p) {
-  if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
-  return with_cuda_args(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+// What a kernel answers, lacks(arguments), of tensors on a GPU: elsewhere there may be no table of kernels to ask.
+template <typename Lacks>
+std::string can_run_cuda(const Problem& p, const Lacks& lacks) {
+  const std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p);
+  return reason.empty() ? with_cuda_args(p, lacks) : reason;
 }
-
+std::string can_run_sm90(const Problem& p) {
+  return can_run_cuda(p, [&](const auto& args) { return cuda::attention_ops().lacks_sm90(args, !p.options.impl.empty()); });
+}
 std::string can_run_tiles(const Problem& p) {
-  if (std::string reason = can_run_cuda<cuda::kLocalTilesDim>(p); !reason.empty()) return reason;
-  return with_cuda_args(p, cuda::attention_ops().lacks_tiles);
+  return can_run_cuda(p, [](const auto& args) { return cuda::attention_ops().lacks_tiles(args); });
 }
 
 template <auto kOp>

@@ -172,7 +172,19 @@ bool make_maps(const Problem& p, DType dtype, Sm90Maps& maps) {
 
 namespace {
 
-// What a launch of the kernels for compute capability 9.0 takes; why not, where there is none.
+// What a launch of the tiled kernels takes; why not, where there is none.
+struct TilesLaunch {
+  Problem p;
+  std::string lacks;
+};
+TilesLaunch tiles_launch(const LocalArgs& args) {
+  TilesLaunch l{problem_of(args), {}};
+  choose_tiles(l.p, kTileLog);
+  if (!set_pitches(l.p)) l.lacks = "takes keys of a tile within 2^31 elements of each other";
+  return l;
+}
+
+// The same for compute capability 9.0.
 struct Sm90Launch {
   Problem p;
   Sm90Maps maps{};
@@ -271,16 +283,12 @@ void local_attention_sm90(const LocalArgs& args) {
   (args.q.dtype() == DType::f16 ? local::attend_sm90_f16 : local::attend_sm90_bf16)(l.p, l.maps, args.q);
 }
 
-std::string lacks_tiles(const LocalArgs& args) {
-  local::Problem p = local::problem_of(args);
-  local::choose_tiles(p, local::kTileLog);
-  return local::set_pitches(p) ? "" : "takes keys of a tile within 2^31 elements of each other";
-}
+std::string lacks_tiles(const LocalArgs& args) { return local::tiles_launch(args).lacks; }
 
 void local_attention_tiles(const LocalArgs& args) {
-  local::Problem p = local::problem_of(args);
-  local::choose_tiles(p, local::kTileLog);
-  if (!local::set_pitches(p)) throw Error("cuda: local_attention_tiles " + lacks_tiles(args));
+  const local::TilesLaunch l = local::tiles_launch(args);
+  if (!l.lacks.empty()) throw Error("cuda: local_attention_tiles " + l.lacks);
+  const local::Problem& p = l.p;
   switch (args.q.dtype()) {
     case DType::f32:
       return local::attend_f32(p, args.q);

@@ -102,7 +102,7 @@ VITRINE_DEVICE std::byte* shared_memory() {
   return reinterpret_cast<std::byte*>(vitrine_shared);
 }
 
-// 16 bytes to global memory, aligned to 16, in one store, which the compiler may split into four.
+// 16 bytes to global memory, aligned to 16, in one store: an assignment the compiler may split into four.
 VITRINE_DEVICE void store_16(void* to, const std::uint32_t (&parts)[4]) {
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(__cvta_generic_to_global(to)), "r"(parts[0]), "r"(parts[1]),
                "r"(parts[2]), "r"(parts[3])
